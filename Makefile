@@ -1,0 +1,64 @@
+# archspec: everything runs in .venv, which "make setup" makes. "make help" lists the targets.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-stamp
+PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check format clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## make .venv and install archspec with all it needs (Python >= 3.11)
+	@echo "setup: $(VENV) is ready"
+
+demo: $(STAMP) ## run the demo
+	@$(PY) examples/demo.py
+
+test: $(STAMP) ## run the tests (WORKERS=N sets how many at a time)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) tests
+
+check: $(STAMP) ## check format, lint, types and import rules
+	@echo "check: ruff format"
+	@$(PY) -m ruff format --check .
+	@echo "check: ruff"
+	@$(PY) -m ruff check .
+	@echo "check: mypy"
+	@$(PY) -m mypy
+	@echo "check: import rules"
+	@$(VENV)/bin/lint-imports --no-logo
+
+format: $(STAMP) ## format the code and apply the safe lint fixes
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+clean: ## remove caches and build output
+	@rm -rf build dist out htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## remove caches, build output and .venv
+	@rm -rf $(VENV)
+
+# Redone only when one of these files changes. The build backend comes first so that the build
+# of archspec itself uses the pinned one too.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "setup: $(PYTHON) not found; install Python 3.11 or newer, or name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "setup: archspec needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || { \
+	    echo "setup: $(PYTHON) lacks venv or ensurepip; install them (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
+	  echo "setup: making $(VENV) with $$($(PYTHON) -V 2>&1)"; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+	@echo "setup: installing the build backend"
+	@$(PIP_INSTALL) hatchling editables
+	@echo "setup: installing archspec, torch and the development tools (this can take a few minutes)"
+	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,dev]'
+	@touch $@

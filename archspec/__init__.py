@@ -1,0 +1,71 @@
+"""archspec: a language and compiler for decoder language models whose layers share KV caches.
+
+Importing it does not import torch; `compile` and `load` do when they are called.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archspec.diagnostics import Diagnostic
+from archspec.driver import SpecError, check, parse, parse_spec_text, plan
+from archspec.plan import Plan
+from archspec.spec.format import format_spec
+from archspec.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from archspec.runtime.model import Model
+
+__all__ = [
+    "Diagnostic",
+    "ModelSpec",
+    "Plan",
+    "SpecError",
+    "check",
+    "compile",
+    "format_spec",
+    "load",
+    "parse",
+    "parse_spec_text",
+    "plan",
+]
+
+
+def compile(
+    spec: ModelSpec,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    backend: str = "auto",
+    compile: bool = True,
+) -> "Model":
+    """A runnable model of a spec, with random weights drawn from `seed`. Raises SpecError for a bad spec."""
+    from archspec.runtime.build import build_model
+
+    model = build_model(plan(spec), device=device, dtype=dtype, seed=seed, backend=backend, compile=compile)
+    model.arch_text = format_spec(spec)
+    return model
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    backend: str = "auto",
+    compile: bool = True,
+) -> "Model":
+    """The model in a folder that `Model.save` or `archspec import` wrote. `dtype=None` keeps that of the weights.
+
+    Errors: SpecError for a bad spec, ValueError for weights that do not fit it, FileNotFoundError.
+    """
+    from archspec.runtime.build import build_empty
+    from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE, load_weights, stored_dtype
+
+    arch, weights = Path(path) / ARCH_FILE, Path(path) / WEIGHTS_FILE
+    plan_ = plan(parse(arch))
+    dtype = dtype or stored_dtype(weights)
+    model = build_empty(plan_, device=device, dtype=dtype, backend=backend, compile=compile)
+    load_weights(model, weights)
+    model.arch_text = arch.read_text("utf-8")
+    return model

@@ -1,0 +1,158 @@
+"""E04xx: queries and the keys they are compared with know the same positions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from archspec.checks.context import Context, cache_name
+from archspec.diagnostics import Diagnostic, Help, Label, zero_based
+from archspec.source import Span
+from archspec.spec.elaborate import HEADER
+from archspec.spec.format import rope_text
+from archspec.spec.model import LayersStatement, Rope
+from archspec.spec.spans import without
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RopeConflict(Diagnostic):
+    cache: str
+    keys: str
+    queries: str
+    cache_span: Span
+
+    layer: int
+
+    def remark(self) -> str:
+        return f"queries with `{self.queries}`"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.cache_span, f"{zero_based(self.layer)}: keys in {self.cache} with `{self.keys}`"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        text = f"leave `{self.span.text}` out: a reader rotates its queries as the cache's keys were rotated"
+        return (Help(text, without(self.span)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeAnglesDiffer(_RopeConflict):
+    """Queries rotated by other angles than the keys.
+
+    What: the base or the share of rotated dimensions differ between a reader and its cache.
+    Why it is bad: scores would compare unlike angles; the model trains badly and nobody sees why.
+    Example:
+        layers 1-2 attend, rope 10000
+        layers 3-4 cross-attend to cache@2, rope 1000000
+    Mended:
+        layers 1-2 attend, rope 10000
+        layers 3-4 cross-attend to cache@2
+    """
+
+    code = "E0401"
+
+    def message(self) -> str:
+        return (
+            f"keys in {self.cache} were rotated with `{self.keys}`; queries with `{self.queries}` compare unlike angles"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeOnOneSide(_RopeConflict):
+    """Rotated keys and queries that are not, or the reverse.
+
+    What: a cache keeps its keys as they were rotated when they were written.
+    Why it is bad: a rotated key compared with a plain query gives a score that depends on the position of one of them.
+    Example:
+        layers 1-2 attend, rope 10000
+        layers 3-4 cross-attend to cache@2, no rope
+    Mended:
+        layers 1-2 attend, rope 10000
+        layers 3-4 cross-attend to cache@2
+    """
+
+    code = "E0402"
+
+    def message(self) -> str:
+        one, other = ("not rotated", "rotated") if self.keys == "no rope" else ("rotated", "not rotated")
+        return f"keys in {self.cache} are {one}, but the reader's queries are {other}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeLayoutDiffers(_RopeConflict):
+    """Interleaved against half-split rotation.
+
+    What: pairs (2i, 2i + 1) on one side, (i, i + d / 2) on the other.
+    Why it is bad: the angles belong to different dimensions, so that their difference says nothing about distance.
+    Example:
+        layers 1-2 attend, rope interleaved(10000)
+        layers 3-4 cross-attend to cache@2, rope 10000
+    Mended:
+        layers 1-2 attend, rope interleaved(10000)
+        layers 3-4 cross-attend to cache@2
+    """
+
+    code = "E0403"
+
+    def message(self) -> str:
+        return f"keys in {self.cache} and the reader's queries rotate different pairs of dimensions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPositions(Diagnostic):
+    """A model that never says how it knows positions.
+
+    What: neither the header nor any statement has `rope` or `no rope`.
+    Why it is bad: attention without positions is a choice that should be made, not an omission.
+    Example:
+        model m {
+          layers 4, width 64, vocab 100, heads 4 x 16, ffn swiglu(128)
+          layers 1-4 attend
+        }
+    Mended:
+        model m {
+          layers 4, width 64, vocab 100, heads 4 x 16, ffn swiglu(128), rope 10000
+          layers 1-4 attend
+        }
+    """
+
+    code = "W0408"
+    severity = "warning"
+
+    def message(self) -> str:
+        return "no layer knows positions: `rope` is stated nowhere"
+
+    def helps(self) -> tuple[Help, ...]:
+        return (Help("write `rope 10000` in the header, or `no rope` if this is meant"),)
+
+
+def check(context: Context) -> Iterator[Diagnostic]:
+    """Ropes that readers state for themselves, against those of their caches."""
+    for readers in context.readers:
+        idx, stated, cache = readers.idx, readers.statement.settings.rope, readers.cache
+        if stated is None or cache is None or not context.sure(idx, "rope"):
+            continue
+        if stated != cache.rope and context.sure(cache.statement, "rope"):
+            yield _conflict(stated, cache.rope)(
+                span=context.spans.setting(idx, "rope"),
+                cache=cache_name(cache),
+                layer=cache.layer,
+                keys=rope_text(cache.rope),
+                queries=rope_text(stated),
+                cache_span=context.spans.setting(cache.statement, "rope"),
+            )
+    yield from _no_positions(context)
+
+
+def _conflict(queries: Rope, keys: Rope) -> type[_RopeConflict]:
+    if "none" in (queries.kind, keys.kind):
+        return RopeOnOneSide
+    return RopeAnglesDiffer if queries.kind == keys.kind else RopeLayoutDiffers
+
+
+def _no_positions(context: Context) -> Iterator[Diagnostic]:
+    if "rope" in context.spans.settings or any("rope" in places.settings for places in context.spans.statements):
+        return
+    attends = any(
+        isinstance(statement, LayersStatement) and statement.mixer == "attend" for statement in context.spec.statements
+    )
+    complete = all(context.sure(idx, "rope") for idx in range(len(context.spec.statements)))
+    if attends and complete and context.sure(HEADER, "rope") and not context.misses("layers", "cache"):
+        yield NoPositions(span=context.spans.name)

@@ -1,0 +1,183 @@
+"""A plan in words: who writes and who reads each cache, what it keeps and costs, and where prefill exits."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from archspec.diagnostics import layer_numbers
+from archspec.plan import DTYPE_BYTES, CacheSlot, Plan, RetentionPlan, Step
+from archspec.spec.format import rope_text
+
+
+@dataclass(frozen=True)
+class CacheRow:
+    """One line of the cache table: one slot, or several that differ in nothing but their place."""
+
+    cache: str
+    holds: str
+    readers: str
+    keeps: str
+    kv_heads: str
+    token_bytes: int
+    """Bytes a token while nothing is dropped, of all slots of the row; 0 for states."""
+
+
+def cache_rows(plan: Plan, dtype: str) -> list[CacheRow]:
+    """The cache table of a plan: slots in writing order, alike ones folded, states last."""
+    groups: dict[tuple[Any, ...], list[CacheSlot]] = {}
+    for slot in plan.slots:
+        groups.setdefault(_signature(slot), []).append(slot)
+    rows = [_row(group, DTYPE_BYTES[dtype]) for group in groups.values()]
+    states: dict[tuple[int, int], list[int]] = {}
+    for state in plan.states:
+        states.setdefault((state.num_heads, state.head_dim), []).append(state.writer_idx)
+    for (num_heads, head_dim), writers in states.items():
+        size = f"{num_heads} x {head_dim} x {head_dim} float32"
+        rows.append(CacheRow(_at("state", writers), "recurrent state", "itself", "constant", size, 0))
+    return rows
+
+
+def _signature(slot: CacheSlot) -> tuple[Any, ...]:
+    """Equal for slots that can share a line: the same in all but their place."""
+    offsets = tuple(reader - slot.writer_idx for reader in slot.readers)
+    adjacent = offsets == tuple(range(offsets[0], offsets[0] + len(offsets))) if offsets else False
+    place = offsets if adjacent and offsets[0] in (0, 1) and "@" in slot.name else (slot.idx,)
+    return (
+        place,
+        slot.projected,
+        slot.name.split("@")[0],
+        slot.window,
+        slot.num_kv_heads,
+        slot.head_dim,
+        slot.rope,
+    )
+
+
+def _row(group: list[CacheSlot], element_bytes: int) -> CacheRow:
+    slot = group[0]
+    writers = [member.writer_idx for member in group]
+    name = slot.name if len(group) == 1 else _at(slot.name.split("@")[0], writers)
+    if slot.projected:
+        holds = f"projection of layer {slot.writer_idx + 1}'s output" if len(group) == 1 else "projection of each"
+    else:
+        holds = f"layer {slot.writer_idx + 1}'s own K/V" if len(group) == 1 else "each layer's own K/V"
+    return CacheRow(
+        cache=name,
+        holds=holds,
+        readers=_readers(group),
+        keeps="all" if slot.window is None else f"last {slot.window}",
+        kv_heads=f"{slot.num_kv_heads} x {slot.head_dim}",
+        token_bytes=len(group) * slot.elements_per_token * element_bytes,
+    )
+
+
+def _readers(group: list[CacheSlot]) -> str:
+    slot = group[0]
+    if not slot.readers:
+        return "nobody"
+    if len(group) == 1:
+        return layer_numbers(slot.readers)
+    following = len(slot.readers) - (slot.readers[0] == slot.writer_idx)
+    next_ = f"the next {following}" if following > 1 else "the next"
+    if slot.readers[0] != slot.writer_idx:
+        return next_
+    return f"itself and {next_}" if following else "itself"
+
+
+def _at(word: str, indices: Iterable[int]) -> str:
+    """`cache@1-8`, `cache@1-15 step 2`."""
+    numbers = sorted(idx + 1 for idx in indices)
+    steps = {b - a for a, b in pairwise(numbers)}
+    if len(steps) == 1 and len(numbers) > 2:
+        step = steps.pop()
+        return f"{word}@{numbers[0]}-{numbers[-1]}" + (f" step {step}" if step > 1 else "")
+    return f"{word}@{layer_numbers([number - 1 for number in numbers]).split(' ', 1)[1]}"
+
+
+def exit_text(plan: Plan) -> str:
+    """Where prefill stops computing all positions, and what that saves."""
+    rest = [step for step in plan.body[plan.exit_idx :] if step.op == "layer"]
+    if plan.exit_idx == 0:
+        return "prefill computes the last position only: nothing is cached"
+    last = plan.body[plan.exit_idx - 1]
+    done = plan.slots[last.idx].name if last.op == "write" else f"layer {last.idx + 1}"
+    if not rest:
+        return f"prefill runs every layer for every token (the last write is that of {done})"
+    layers = layer_numbers([step.idx for step in rest])
+    return f"prefill exits after {done}: {layers} of {len(plan.layers)} run for the last position only"
+
+
+def plan_text(plan: Plan) -> str:
+    """The whole plan, one fact a line; equal plans print equally."""
+    lines = [
+        f"plan {plan.name}",
+        f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {plan.num_parameters()} parameters",
+        f"  embedding scale {plan.embed_scale:.10g}, {'tied' if plan.tied_embeddings else 'untied'}",
+        f"  cache bytes {plan.cache_formula()}",
+        "slots",
+        *(f"  {slot.idx:>3} {_slot_text(slot)}" for slot in plan.slots),
+        "states",
+        *(
+            f"  {state.idx:>3} {state.name}: {state.num_heads} x {state.head_dim} x {state.head_dim} float32"
+            for state in plan.states
+        ),
+        "layers",
+        *(f"  {layer.idx + 1:>3} {_layer_text(plan, layer.idx)}" for layer in plan.layers),
+        "prefill",
+        *(f"  {_step_text(plan, step)}" for step in plan.prefill_steps()),
+        "decode",
+        *(f"  {_step_text(plan, step)}" for step in plan.decode_steps()),
+    ]
+    return "\n".join(lines)
+
+
+def _slot_text(slot: CacheSlot) -> str:
+    kind = "projection of" if slot.projected else "own K/V of"
+    keeps = "all" if slot.window is None else f"last {slot.window}"
+    readers = layer_numbers(slot.readers) if slot.readers else "nobody"
+    norms = "".join(
+        f", {word} {norm.kind}" for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm)) if norm.kind != "none"
+    )
+    return (
+        f"{slot.name}: {kind} layer {slot.writer_idx + 1}, kv heads {slot.num_kv_heads} x {slot.head_dim}, "
+        f"keeps {keeps}, {rope_text(slot.rope)}{norms}, read by {readers}"
+    )
+
+
+def _layer_text(plan: Plan, idx: int) -> str:
+    layer = plan.layers[idx]
+    ffn = f"{layer.ffn.kind}({layer.ffn.hidden_size})" if layer.ffn else "no ffn"
+    if layer.mixer is None:
+        return f"no mixer; {ffn}"
+    heads = f"{layer.mixer.num_heads} x {layer.mixer.head_dim}"
+    if isinstance(layer.mixer, RetentionPlan):
+        return f"retention {heads}, {plan.states[layer.mixer.state_idx].name}; {ffn}"
+    window = "" if layer.mixer.window is None else f", window {layer.mixer.window}"
+    q_norm = ", q-norm" if layer.mixer.q_norm.kind != "none" else ""
+    return f"attention {heads} over {plan.slots[layer.mixer.slot_idx].name}{window}{q_norm}; {ffn}"
+
+
+def _step_text(plan: Plan, step: Step) -> str:
+    match step.op:
+        case "write":
+            return f"write {plan.slots[step.idx].name}"
+        case "layer":
+            return f"layer {step.idx + 1}"
+        case "last":
+            return "last position only"
+        case "embed" | "head":
+            return step.op
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """All fields of a plan as plain values."""
+    return {
+        **asdict(plan, dict_factory=_plain),
+        "num_parameters": plan.num_parameters(),
+        "cache_formula": plan.cache_formula(),
+    }
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in items}

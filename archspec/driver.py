@@ -1,0 +1,134 @@
+"""The order of the phases: read, parse, elaborate, lower, check, plan. No torch.
+
+Contract: `analyse` never raises for any file; `parse_spec` and `plan_spec` raise SpecError with every finding.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from archspec.checks import run_checks
+from archspec.checks.context import Context
+from archspec.diagnostics import Diagnostic, has_errors
+from archspec.files import read_source
+from archspec.graph.layer_graph import LayerGraph
+from archspec.graph.lower import lower
+from archspec.plan import Plan
+from archspec.planner import make_plan
+from archspec.render import render_text
+from archspec.source import Source, Span
+from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
+from archspec.spec.errors import InvalidJson, TooManyLayers
+from archspec.spec.format import format_spec
+from archspec.spec.model import ModelSpec
+from archspec.syntax.parser import parse_text
+
+
+class SpecError(ValueError):
+    """A spec with errors; `.diagnostics` has all of them, warnings included, sorted by place."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__("\n" + render_text(diagnostics))
+        self.diagnostics = diagnostics
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a file. `spec` and `graph` are there only if no phase before them failed."""
+
+    source: Source
+    diagnostics: tuple[Diagnostic, ...]
+    elaborated: Elaborated | None = None
+    graph: LayerGraph | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not has_errors(self.diagnostics)
+
+    def plan(self) -> Plan:
+        """The plan of a spec without errors; raises SpecError for others."""
+        if not self.ok or self.elaborated is None or self.graph is None:
+            raise SpecError(self.diagnostics)
+        return make_plan(self.elaborated.spec, self.graph)
+
+
+def analyse(path: str | Path) -> Analysis:
+    """Read and check one file: `.arch` text, or the JSON form of a spec."""
+    source, problem = read_source(Path(path))
+    if problem is not None:
+        return Analysis(source, (problem,))
+    if Path(path).suffix == ".json":
+        return _analyse_json(source)
+    return analyse_source(source)
+
+
+def analyse_text(text: str, name: str = "<text>") -> Analysis:
+    """Check a text."""
+    return analyse_source(Source(name, text))
+
+
+def analyse_spec(spec: ModelSpec) -> Analysis:
+    """Check a spec that has no text: messages point into its canonical form."""
+    return analyse_text(format_spec(spec), f"<{spec.name}>")
+
+
+def analyse_source(source: Source) -> Analysis:
+    """Every phase over one source, as far as they go."""
+    parsed, found = parse_text(source)
+    if parsed is None:
+        return Analysis(source, _sorted(found))
+    elaborated, problems = elaborate(parsed)
+    found += problems
+    total = elaborated.spec.num_layers
+    if total > MAX_LAYERS:
+        span = elaborated.spans.settings.get("layers", elaborated.spans.name)
+        return Analysis(source, _sorted([*found, TooManyLayers(span=span, total=total, limit=MAX_LAYERS)]))
+    graph = lower(elaborated.spec)
+    found += run_checks(Context(elaborated, graph))
+    return Analysis(source, _sorted(found), elaborated, graph)
+
+
+def _analyse_json(source: Source) -> Analysis:
+    try:
+        spec = ModelSpec.model_validate_json(source.text)
+    except ValidationError as error:
+        found = [
+            InvalidJson(
+                span=Span(source, 0, 0), place=".".join(map(str, problem["loc"])) or "the file", problem=problem["msg"]
+            )
+            for problem in error.errors()
+        ]
+        return Analysis(source, tuple(found))
+    return analyse_text(format_spec(spec), source.name)
+
+
+def _sorted(found: list[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """By place; what several statements inherit from the header is said once."""
+    return tuple(sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.sort_key))
+
+
+def check(path: str | Path) -> list[Diagnostic]:
+    """All findings of a file, sorted by place; never raises for a bad file."""
+    return list(analyse(path).diagnostics)
+
+
+def parse(path: str | Path) -> ModelSpec:
+    """The spec in a file, checked. Raises SpecError, which lists every finding."""
+    return _spec(analyse(path))
+
+
+def parse_spec_text(text: str, name: str = "<text>") -> ModelSpec:
+    """The spec in a text, checked. Raises SpecError."""
+    return _spec(analyse_text(text, name))
+
+
+def _spec(analysis: Analysis) -> ModelSpec:
+    if not analysis.ok or analysis.elaborated is None:
+        raise SpecError(analysis.diagnostics)
+    return analysis.elaborated.spec
+
+
+def plan(spec: ModelSpec) -> Plan:
+    """The plan of a spec. Raises SpecError if the spec is inconsistent."""
+    return analyse_spec(spec).plan()

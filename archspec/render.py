@@ -1,0 +1,118 @@
+"""Diagnostics -> text as rustc prints it, and JSON."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from archspec.diagnostics import Diagnostic, Help
+from archspec.source import Source, Span
+
+Style = str
+Segments = list[tuple[str, Style]]
+
+_BAR = "blue"
+
+
+def render_text(diagnostics: Sequence[Diagnostic]) -> str:
+    """All diagnostics as plain text, a blank line between two."""
+    return "\n\n".join("".join(text for text, _ in segments(diagnostic)) for diagnostic in diagnostics)
+
+
+def segments(diagnostic: Diagnostic) -> Segments:
+    """One diagnostic as styled pieces (styles are rich's), without a final line end."""
+    style = "bold red" if diagnostic.severity == "error" else "bold yellow"
+    out: Segments = [(f"{diagnostic.severity}[{diagnostic.code}]", style), (f": {diagnostic.message()}", "bold")]
+    span = diagnostic.span
+    helps = diagnostic.helps()
+    shown = _shown_lines(diagnostic)
+    gutter = len(str(max(shown, default=1)))
+    place = f":{span.line}:{span.column}" if span.source.text else ""
+    out += [(f"\n{' ' * gutter}--> ", _BAR), (f"{span.source.name}{place}", "")]
+    if span.source.text:
+        out += _snippet(diagnostic, gutter, style)
+    for help_ in helps:
+        out += _help(help_, gutter)
+    for note in diagnostic.notes():
+        out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": {note}", "")]
+    out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": `archspec explain {diagnostic.code}`", "")]
+    return out
+
+
+def _shown_lines(diagnostic: Diagnostic) -> list[int]:
+    lines = [diagnostic.span.line, *(label.span.line for label in diagnostic.labels())]
+    lines += [help_.edit.span.line for help_ in diagnostic.helps() if help_.edit and help_.edit.text.endswith("\n")]
+    return lines if diagnostic.span.source.text else []
+
+
+def _snippet(diagnostic: Diagnostic, gutter: int, style: Style) -> Segments:
+    source = diagnostic.span.source
+    marks: dict[int, list[tuple[Span, str, bool]]] = {}
+    for label in diagnostic.labels():
+        if label.span.source is source:
+            marks.setdefault(label.span.line, []).append((label.span, label.text, False))
+    marks.setdefault(diagnostic.span.line, []).append((diagnostic.span, diagnostic.remark(), True))
+    out: Segments = [(f"\n{' ' * gutter} |", _BAR)]
+    previous: int | None = None
+    for line in sorted(marks):
+        if previous is not None and line > previous + 2:
+            out.append((f"\n{'...':<{gutter + 2}}", _BAR))
+        out += [(f"\n{line:>{gutter}} | ", _BAR), (_printable(source.line_text(line)), "")]
+        for span, text, primary in sorted(marks[line], key=lambda mark: -mark[0].start):
+            out += _underline(source, span, text, primary, gutter, style)
+        previous = line
+    return out
+
+
+def _underline(source: Source, span: Span, text: str, primary: bool, gutter: int, style: Style) -> Segments:
+    line_text = source.line_text(span.line)
+    start = span.column - 1
+    width = max(1, min(span.end - span.start, len(line_text) - start))
+    mark = ("^" if primary else "-") * width
+    remark = f" {text}" if text else ""
+    return [(f"\n{' ' * gutter} | {' ' * start}", _BAR), (mark + remark, style if primary else _BAR)]
+
+
+def _printable(text: str) -> str:
+    """Tabs as single blanks, so that marks stay below what they mark; control characters as dots."""
+    return "".join(char if char.isprintable() else " " if char == "\t" else "·" for char in text)
+
+
+def _help(help_: Help, gutter: int) -> Segments:
+    out: Segments = [(f"\n{' ' * gutter} = ", _BAR), ("help", "bold"), (f": {help_.text}", "")]
+    if help_.edit is not None and help_.edit.text.endswith("\n"):
+        number = help_.edit.span.line
+        for offset, line in enumerate(help_.edit.text.rstrip("\n").split("\n")):
+            out += [(f"\n{number + offset:>{gutter}} + ", "green"), (line, "green")]
+    return out
+
+
+def to_json(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
+    """The same facts as plain values; lines and columns count from 1, `end` is exclusive."""
+    return [
+        {
+            "code": diagnostic.code,
+            "severity": diagnostic.severity,
+            "message": diagnostic.message(),
+            "span": _span_json(diagnostic.span),
+            "remark": diagnostic.remark(),
+            "labels": [{"span": _span_json(label.span), "text": label.text} for label in diagnostic.labels()],
+            "helps": [_help_json(help_) for help_ in diagnostic.helps()],
+            "notes": list(diagnostic.notes()),
+        }
+        for diagnostic in diagnostics
+    ]
+
+
+def _help_json(help_: Help) -> dict[str, Any]:
+    if help_.edit is None:
+        return {"text": help_.text}
+    return {"text": help_.text, "edit": {"span": _span_json(help_.edit.span), "text": help_.edit.text}}
+
+
+def _span_json(span: Span) -> dict[str, Any]:
+    line, column = span.source.position(span.start)
+    end_line, end_column = span.source.position(span.end)
+    return {
+        "file": span.source.name,
+        "start": {"line": line, "column": column, "offset": span.start},
+        "end": {"line": end_line, "column": end_column, "offset": span.end},
+    }

@@ -1,0 +1,151 @@
+"""The pydantic models of a spec: what a `.arch` file says, statement by statement, before anything is derived.
+
+A spec keeps ranges folded as they were written, so that it prints back as text, and it may be inconsistent:
+`archspec.checks` is where a spec is judged, whether it came from text, from JSON or from Python.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+CacheName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*$")]
+
+
+class Node(BaseModel):
+    """Base of every spec model: immutable, no unknown fields, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Heads(Node):
+    """`heads 24 x 128`, `kv heads 8 x 128`; without a head_dim the size follows from context (see `lower`)."""
+
+    count: Count
+    head_dim: Count | None = None
+
+
+class Window(Node):
+    """`window 1024`: the current token and the 1023 before it. `size=None` is `no window`: everything."""
+
+    size: Count | None
+
+
+class Rope(Node):
+    """Rotary position embedding (arXiv 2104.09864).
+
+    `half` rotates dimension i with i + head_dim / 2 (Llama), `interleaved` rotates pairs 2i, 2i + 1 (GPT-J),
+    `interleaved-linspace` is the latter with frequencies theta ** -linspace(0, 1, head_dim / 2), end point
+    included (YOCO's code). `none` is `no rope`. `percent` of the dimensions, the first ones, are rotated.
+    """
+
+    kind: Literal["none", "half", "interleaved", "interleaved-linspace"]
+    theta: Annotated[float, Field(gt=0)] = 10000.0
+    percent: Annotated[int, Field(ge=1, le=100)] = 100
+
+
+class Norm(Node):
+    """`norm rms(1e-5)` (arXiv 1910.07467), `norm layernorm(1e-5)` (weight and bias). `none` is `no norm`."""
+
+    kind: Literal["none", "rms", "layernorm"]
+    eps: Annotated[float, Field(gt=0)] | None = None
+
+
+class Ffn(Node):
+    """`ffn swiglu(8192)`: down(silu(gate x) * up x); `gelu`: down(gelu(up x)), exact GELU. `none` is `no ffn`."""
+
+    kind: Literal["none", "swiglu", "gelu"]
+    hidden_size: Count | None = None
+
+
+BiasTarget = Literal["qkv", "out", "ffn"]
+Residual = Literal["sequential", "parallel"]
+"""`residual parallel`: mixer and ffn both see the layer's input (GPT-J, GPT-NeoX)."""
+
+
+class Settings(Node):
+    """What the header may give as default and a statement may say for itself; None means "not said here"."""
+
+    heads: Heads | None = None
+    kv_heads: Heads | None = None
+    window: Window | None = None
+    rope: Rope | None = None
+    norm: Norm | None = None
+    qk_norm: Norm | None = None
+    ffn: Ffn | None = None
+    bias: tuple[BiasTarget, ...] | None = None
+    residual: Residual | None = None
+
+
+class CacheRef(Node):
+    """`cache@12` (the K/V that exist once layer 12 has run), `cache@last`, or `cache main`; exactly one is given."""
+
+    layer: int | Literal["last"] | None = None
+    name: CacheName | None = None
+
+    def __str__(self) -> str:
+        return f"cache {self.name}" if self.name is not None else f"cache@{self.layer}"
+
+
+class LayerRange(Node):
+    """`13-24`, `6-30 step 6`, `7` (first == last), `21-last`; 1-based, inclusive."""
+
+    first: int | Literal["last"]
+    last: int | Literal["last"]
+    step: Count = 1
+
+    def __str__(self) -> str:
+        text = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return text if self.step == 1 else f"{text} step {self.step}"
+
+
+Mixer = Literal["attend", "cross-attend", "retention", "ffn-only"]
+
+
+class LayersStatement(Node):
+    """`layers 13-24 cross-attend to cache@12, heads 24 x 128`. `ranges == ()` is `layers rest`."""
+
+    kind: Literal["layers"] = "layers"
+    ranges: tuple[LayerRange, ...]
+    mixer: Mixer
+    source: CacheRef | None = None
+    settings: Settings = Settings()
+
+
+class CacheStatement(Node):
+    """`cache main@13: kv heads 8 x 128, norm rms`: a new projection of layer 13's output (YOCO, arXiv 2405.05254)."""
+
+    kind: Literal["cache"] = "cache"
+    layer: int | Literal["last"]
+    name: CacheName | None = None
+    settings: Settings = Settings()
+
+
+class PrefillExitStatement(Node):
+    """`prefill exit after cache@13`: an assertion that the checker verifies against the derived exit."""
+
+    kind: Literal["prefill-exit"] = "prefill-exit"
+    after: CacheRef
+
+
+Statement = Annotated[LayersStatement | CacheStatement | PrefillExitStatement, Field(discriminator="kind")]
+
+
+class Embedding(Node):
+    """`embed scale sqrt(width)`, `embed scale 0.5`, `tied embeddings` (the output matrix is the input matrix)."""
+
+    scale: float | Literal["sqrt(width)"] = 1.0
+    tied: bool = False
+
+
+class ModelSpec(Node):
+    """One `model NAME { ... }`."""
+
+    name: ModelName
+    num_layers: Count
+    hidden_size: Count
+    vocab_size: Count
+    embedding: Embedding = Embedding()
+    defaults: Settings = Settings()
+    statements: tuple[Statement, ...] = ()

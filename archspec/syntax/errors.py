@@ -1,0 +1,318 @@
+"""Errors of the syntax: words, characters and braces. E0001 to E0003, E0006 to E0009, E0019 and E0024."""
+
+import unicodedata
+from dataclasses import dataclass
+
+from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
+from archspec.source import Span
+from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH, NOT_YET, meant
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnexpectedText(Diagnostic):
+    """A statement that does not parse.
+
+    What: the text at the label fits no form of the statement that it stands in.
+    Why it is bad: what was meant cannot be taken over; a guess could build another model.
+    Example:
+        layers 1-4 attend, heads 4 x
+    Mended:
+        layers 1-4 attend, heads 4 x 16
+    """
+
+    code = "E0001"
+    written: str
+    expected: tuple[str, ...]
+    hint: str | None = None
+    edit: Edit | None = None
+
+    def message(self) -> str:
+        return f"{self.written} does not fit here"
+
+    def remark(self) -> str:
+        return f"expected {_one_of(self.expected)}" if self.expected else ""
+
+    def helps(self) -> tuple[Help, ...]:
+        return () if self.hint is None else (Help(self.hint, self.edit),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnexpectedWord(Diagnostic):
+    """A word that means nothing at its place.
+
+    What: a word stands where the language has other words, or where no word can stand.
+    Why it is bad: a misspelt setting that is passed over silently would leave the default in force.
+    Example:
+        layers 1-4 attend, kv haeds 2
+    Mended:
+        layers 1-4 attend, kv heads 2
+    """
+
+    code = "E0002"
+    word: str
+    words: tuple[str, ...]
+    expected: tuple[str, ...]
+    hint: str | None = None
+
+    def message(self) -> str:
+        return f"`{self.word}` does not fit here"
+
+    def remark(self) -> str:
+        return f"expected {_one_of(self.expected)}"
+
+    def helps(self) -> tuple[Help, ...]:
+        if self.hint is not None:
+            return (Help(self.hint),)
+        guess = meant(self.word, self.words)
+        return (Help(f"did you mean `{guess}`?", Edit(self.span, guess)),) if guess else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapitalKeyword(Diagnostic):
+    """A keyword in capitals.
+
+    What: keywords are written in lower case.
+    Why it is bad: names are case-sensitive, so a second spelling of a keyword would be a name.
+    Example:
+        Layers 1-4 attend
+    Mended:
+        layers 1-4 attend
+    """
+
+    code = "E0003"
+    word: str
+
+    def message(self) -> str:
+        return f"`{self.word}` is not a keyword: keywords are lower case"
+
+    def helps(self) -> tuple[Help, ...]:
+        lower = self.word.lower()
+        return (Help(f"write `{lower}`", Edit(self.span, lower)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnclosedBrace(Diagnostic):
+    """A `{` without its `}`.
+
+    What: the file ends inside a model.
+    Why it is bad: the rest of the file may be missing.
+    Example:
+        model m {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+    Mended:
+        model m {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+        }
+    """
+
+    code = "E0006"
+    opening: Span
+
+    def message(self) -> str:
+        return "the file ends before the model is closed"
+
+    def remark(self) -> str:
+        return "expected `}`"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.opening, "opened here"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        return (Help("write `}` on a last line, if the file is complete", Edit(self.span, "\n}")),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrayCharacter(Diagnostic):
+    """A character that the language does not have.
+
+    What: specs are made of words, numbers and `@ : , ( ) { } % - #`; a comment starts with `#`.
+    Why it is bad: characters that look alike, or like nothing, hide what a spec says.
+    Example:
+        layers 1-4 attend, heads = 4 x 16
+    Mended:
+        layers 1-4 attend, heads 4 x 16
+    """
+
+    code = "E0007"
+    character: str
+    count: int = 1
+
+    def message(self) -> str:
+        if self.character == "\0":
+            return "a NUL byte: this is not a text file"
+        name = unicodedata.name(self.character, "").lower()
+        shown = f"U+{ord(self.character):04X}{f' ({name})' if name else ''}"
+        if self.character.isprintable() and self.character not in LIKE_A_DASH:
+            return f"stray `{self.character}`" + ("" if self.character.isascii() else f", {shown}")
+        return f"stray character {shown}"
+
+    def remark(self) -> str:
+        return "not part of the language"
+
+    def helps(self) -> tuple[Help, ...]:
+        character = self.character
+        if character in LIKE_A_DASH:
+            return (Help("write `-`", Edit(self.span, "-")),)
+        if character in LIKE_A_BLANK:
+            return (Help("write a blank", Edit(self.span, " ")),)
+        fixed = _INSTEAD.get(character)
+        if fixed is not None:
+            return (Help(fixed[0], None if fixed[1] is None else Edit(self.span, fixed[1])),)
+        folded = unicodedata.normalize("NFKC", character)
+        if folded != character and len(folded) == 1 and folded.isascii():
+            return (Help(f"write `{folded}`", Edit(self.span, folded)),)
+        return ()
+
+    def notes(self) -> tuple[str, ...]:
+        return (f"there are {self.count} of them in this file",) if self.count > 1 else ()
+
+
+_INSTEAD: dict[str, tuple[str, str | None]] = {
+    "=": ("a setting is its word and its value: `heads 24 x 128`", " "),
+    "/": ("comments start with `#`", "#"),
+    ";": ("a statement ends at the end of its line, and settings are separated by `,`", None),
+    "*": ("write `x`", "x"),
+    "+": ("numbers are written out", None),
+    "[": ("ranges and lists stand without brackets: `layers 1, 21-22 attend`", None),
+    "]": ("ranges and lists stand without brackets: `layers 1, 21-22 attend`", None),
+    '"': ("names stand without quotes", None),
+    "'": ("names stand without quotes", None),
+    "\r": ("lines end with a line feed: save the file with Unix or Windows line ends", None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoModel(Diagnostic):
+    """A file without a model.
+
+    What: a spec is one `model NAME { ... }`. A header states the sizes, then every layer says what it is; this one has
+    eight layers, of which the upper four read the keys and values of layer 4:
+        model my_model {
+          layers 8, width 512, vocab 32000, ffn swiglu(1376), norm rms(1e-5)
+          heads 8 x 64, kv heads 2, rope 10000
+
+          layers 1-4 attend
+          layers 5-8 cross-attend to cache@4
+        }
+    Why it is bad: there is nothing to check or to build.
+    Example:
+        # a file with nothing but a comment
+    Mended:
+        model m {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+        }
+    """
+
+    code = "E0008"
+    like_json: bool = False
+
+    def message(self) -> str:
+        return "the file has no model"
+
+    def remark(self) -> str:
+        return "expected `model NAME {`"
+
+    def helps(self) -> tuple[Help, ...]:
+        if self.like_json:
+            return (Help("is this the JSON form of a spec? then its name ends in `.json`"),)
+        return (Help("a spec is `model NAME { ... }`; `archspec explain E0008` shows a whole one"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondModel(Diagnostic):
+    """Two models in one file.
+
+    What: a file holds one model.
+    Why it is bad: whoever compiles the file would get one of the two, and not know which.
+    Example:
+        model a {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+        }
+        model b {
+          layers 2, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-2 attend
+        }
+    Mended:
+        model a {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+        }
+    """
+
+    code = "E0009"
+    first: Span
+
+    def message(self) -> str:
+        return "a second model in the file"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.first, "the first model ends here"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        return (Help("put each model in a file of its own"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotYet(Diagnostic):
+    """A word of the language to come.
+
+    What: the word is known, but this version has nothing behind it.
+    Why it is bad: a statement that is skipped would leave another model than the one that was described.
+    Example:
+        layers 1-4 attend, window 128, sinks 4
+    Mended:
+        layers 1-4 attend, window 128
+    """
+
+    code = "E0019"
+    word: str
+
+    def message(self) -> str:
+        return f"`{self.word}` is not in the language yet"
+
+    def notes(self) -> tuple[str, ...]:
+        return (f"for now: {NOT_YET[self.word.lower()]}",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AfterModel(Diagnostic):
+    """Text after the end of the model.
+
+    What: the model ended with its `}`; nothing but comments may follow.
+    Why it is bad: a `}` too many ends the model early, and what follows would be passed over.
+    Example:
+        model m {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+        }
+        }
+    Mended:
+        model m {
+          layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
+          layers 1-4 attend
+        }
+    """
+
+    code = "E0024"
+    closing: Span
+
+    def message(self) -> str:
+        if self.span.text == "}":
+            return "a `}` too many: the model is closed already"
+        return "text after the end of the model"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.closing, "the model ends here"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        if self.span.text == "}":
+            return (Help("leave it out", Edit(self.span, "")),)
+        return (Help("is this `}` one too many?"),)
+
+
+def _one_of(expected: tuple[str, ...]) -> str:
+    return listing(expected, "or", quote=False)

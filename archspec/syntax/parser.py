@@ -1,0 +1,195 @@
+"""Text -> located syntax tree, with every syntax error of the file.
+
+Contract: `parse_text` never raises for any text. The only module that knows lark; what happens after an error is in
+`archspec.syntax.recovery`.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from lark import Lark, Token, Transformer, UnexpectedInput, v_args
+from lark.tree import Meta
+
+from archspec.diagnostics import Diagnostic
+from archspec.source import Source, Span
+from archspec.syntax import errors, tree
+from archspec.syntax.recovery import Recovery
+from archspec.syntax.scan import read_through
+
+
+@cache
+def _lark() -> Lark:
+    grammar = files("archspec").joinpath("grammars/archspec.lark").read_text("utf-8")
+    return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=False)
+
+
+@cache
+def keywords() -> Mapping[str, str]:
+    """Every word that the grammar itself knows, with its terminal: those with a word boundary behind them."""
+    found = ((re.match(r"([a-z-]+)\(\?!\[", terminal.pattern.value), terminal.name) for terminal in _lark().terminals)
+    return {word[1]: name for word, name in sorted(found, key=lambda pair: pair[1]) if word}
+
+
+_DISPLAY = {
+    "NAME": "a word",
+    "MODEL_NAME": "a name for the model",
+    "TOTAL": "a number",
+    "RANGE": "a range such as `1-12`",
+    "FLOAT": "a number",
+    "INT": "a number",
+    "_PERCENT": "`%`",
+    "_AT": "`@`",
+    "_COLON": "`:`",
+    "_COMMA": "`,`",
+    "_LPAR": "`(`",
+    "_RPAR": "`)`",
+    "_LBRACE": "`{`",
+    "_RBRACE": "`}`",
+    "_NL": "the end of the line",
+    "$END": "the end of the file",
+}
+
+
+def _expected(terminals: frozenset[str]) -> tuple[str, ...]:
+    """Expected terminals in the language's words, tokens first, then keywords."""
+    if terminals in ({"NAME", "_COMMA"}, {"NAME", "_COMMA", "_STEP"}):  # after a layer list
+        return ("`,`", "a mixer such as `attend`")
+    if "_MODEL" in terminals:
+        return ("`model`",)
+    if "_RBRACE" not in terminals and len(terminals) > 1:
+        terminals -= {"_NL"}  # a comma may be followed by a line end, but that is not what is missing
+    words = sorted(f"`{word}`" for word, terminal in keywords().items() if terminal in terminals)
+    if {"_HEADS", "_ROPE", "_NORM"} <= terminals:
+        words = ["a statement" if "_LAYERS" in terminals else "a setting such as `heads 8 x 64`"]
+    return (*sorted({_DISPLAY[name] for name in terminals if name in _DISPLAY}), *words)
+
+
+def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
+    """Parse one file. The tree is None if no `model NAME { ... }` could be made out at all."""
+    if (position := source.text.find("\0")) >= 0:
+        return None, [errors.StrayCharacter(span=Span(source, position, position + 1), character="\0")]
+    text, odd = read_through(source.text)
+    recovery = Recovery(source, text, keywords(), _expected, _token)
+    try:
+        parsed = _lark().parse(text, on_error=recovery.on_error)
+    except UnexpectedInput:
+        return None, recovery.found + _look_alikes(source, odd, recovery)
+    builder = _TreeBuilder(source, frozenset(recovery.lost), tuple(sorted(recovery.holes)))
+    model = builder.transform(parsed)
+    if model is None and not recovery.found:
+        recovery.found.append(errors.NoModel(span=Span(source, 0, 0)))
+    return model, recovery.found + _look_alikes(source, odd, recovery)
+
+
+def _look_alikes(source: Source, odd: Mapping[str, list[int]], recovery: Recovery) -> list[Diagnostic]:
+    """Characters that were read as what they look like, one message a kind; not in statements that were dropped."""
+    found: list[Diagnostic] = []
+    for character, places in odd.items():
+        kept = [place for place in places if not recovery.was_dropped(place)]
+        if kept:
+            span = Span(source, kept[0], kept[0] + 1)
+            found.append(errors.StrayCharacter(span=span, character=character, count=len(kept)))
+    return found
+
+
+def _token(terminal: str, text: str, start: int, end: int) -> Token:
+    """A token that is not in the text. Lines and columns are not used: spans have offsets."""
+    return Token(terminal, text, start, 1, 1, 1, 1, end)
+
+
+def _number(token: Token) -> int | float:
+    text = str(token).replace("_", "")
+    return float(text) if token.type == "FLOAT" else int(text)
+
+
+@v_args(meta=True)
+class _TreeBuilder(Transformer[Token, Any]):
+    """lark's tree -> archspec.syntax.tree; builds nodes and nothing more."""
+
+    def __init__(self, source: Source, lost: frozenset[str], holes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.source = source
+        self.lost = lost
+        self.holes = holes
+
+    def _at(self, meta: Meta) -> Span:
+        return Span(self.source, meta.start_pos, meta.end_pos)
+
+    def _atom(self, token: Token) -> tree.Atom:
+        span = Span(self.source, token.start_pos or 0, token.end_pos or 0)
+        return tree.Atom(_number(token) if token.type in ("INT", "FLOAT", "TOTAL") else str(token), span)
+
+    def _place(self, token: Token) -> Any:
+        return "last" if token.type == "LAST" else _number(token)
+
+    def start(self, meta: Meta, children: list[Any]) -> tree.Model | None:
+        return children[0] if children else None
+
+    def model(self, meta: Meta, children: list[Any]) -> tree.Model:
+        return tree.Model(self._atom(children[0]), tuple(children[1:]), self._at(meta), self.lost, self.holes)
+
+    def header(self, meta: Meta, children: list[Any]) -> tree.Header:
+        return tree.Header(tuple(children), self._at(meta))
+
+    def layers(self, meta: Meta, children: list[Any]) -> tree.Layers:
+        items, mixer, *clauses = children
+        span = self._at(meta)
+        return tree.Layers(items, mixer, tuple(clauses), span, Span(self.source, span.start, items[-1].span.end))
+
+    def cache(self, meta: Meta, children: list[Any]) -> tree.Cache:
+        (name, layer, head), *clauses = children
+        return tree.Cache(layer, name, tuple(clauses), self._at(meta), head)
+
+    def cache_head(self, meta: Meta, children: list[Token]) -> tuple[str | None, Any, Span]:
+        name = str(children[0]) if len(children) == 2 else None
+        return name, self._place(children[-1]), self._at(meta)
+
+    def cache_ref(self, meta: Meta, children: list[Token]) -> tree.Reference:
+        token = children[0]
+        if token.type == "NAME":
+            return tree.Reference(None, str(token), self._at(meta))
+        return tree.Reference(self._place(token), None, self._at(meta))
+
+    def prefill_exit(self, meta: Meta, children: list[Any]) -> tree.PrefillExit:
+        return tree.PrefillExit(children[0], self._at(meta))
+
+    def mixer(self, meta: Meta, children: list[Any]) -> tree.Mixer:
+        source = children[1] if len(children) == 2 else None
+        return tree.Mixer(self._atom(children[0]), source, self._at(meta))
+
+    def layer_list(self, meta: Meta, children: list[Any]) -> tuple[tree.Item, ...]:
+        return tuple(child if isinstance(child, tree.Item) else self._item(child) for child in children)
+
+    def layer_range(self, meta: Meta, children: list[Token]) -> tree.Item:
+        first, last = _range_ends(str(children[0]))
+        step = int(_number(children[1])) if len(children) == 2 else 1
+        return tree.Item("range", first, last, step, self._at(meta))
+
+    def _item(self, token: Token) -> tree.Item:
+        span = Span(self.source, token.start_pos or 0, token.end_pos or 0)
+        if token.type == "REST":
+            return tree.Item("rest", None, None, 1, span)
+        if token.type == "OPEN_RANGE":
+            first, last = _range_ends(str(token))
+            return tree.Item("range", first, last, 1, span)
+        place = self._place(token)
+        return tree.Item("range", place, place, 1, span)
+
+    def sqrt_width(self, meta: Meta, children: list[Any]) -> tree.Atom:
+        return tree.Atom("sqrt(width)", self._at(meta))
+
+    def __default__(self, data: str, children: list[Any], meta: Meta) -> tree.Clause:
+        args = tuple(child if isinstance(child, tree.Atom) else self._atom(child) for child in children)
+        return tree.Clause(str(data), args, self._at(meta))
+
+
+def _range_ends(text: str) -> tuple[Any, Any]:
+    """`13-24`, `13..last`, `13-`, `-24` -> ends; an absent end is None."""
+    for dash in ("..", "–", "—", "-"):
+        if dash in text:
+            first, _, last = (part.strip() for part in text.partition(dash))
+            return (int(first) if first else None), (last if last == "last" else int(last) if last else None)
+    raise AssertionError(text)

@@ -1,0 +1,289 @@
+"""Error recovery of the LALR parser: report, repair or drop, and go on.
+
+After an error the parser either gets the tokens that were probably meant (`repairs`), or loses the broken clause, or
+the broken statement: states are popped until one from which the rest can be read. Written against lark's interactive
+parser, which is handed in: this module does not import lark.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any
+
+from archspec.diagnostics import Diagnostic
+from archspec.source import Source, Span
+from archspec.syntax import errors, missing, scan
+from archspec.syntax.repairs import Feed, Repair, Situation, repair
+from archspec.syntax.words import NOT_YET
+
+MAX_SYNTAX_ERRORS = 100
+_HEAD = ("_MODEL", "MODEL_NAME", "_LBRACE")
+_HEAD_FILL = {"_MODEL": "model", "MODEL_NAME": "_", "_LBRACE": "{"}
+_HEAD_SHOWN = {"_MODEL": "`model`", "MODEL_NAME": "a name", "_LBRACE": "`{`"}
+
+
+class Recovery:
+    """Turns the parser's errors into diagnostics and puts the parser back on its feet."""
+
+    def __init__(
+        self,
+        source: Source,
+        text: str,
+        keywords: Mapping[str, str],
+        display: Callable[[frozenset[str]], tuple[str, ...]],
+        make_token: Callable[[str, str, int, int], Any],
+    ) -> None:
+        self.source = source
+        self.text = text
+        self.keywords = keywords
+        self.display = display
+        self.make_token = make_token
+        self.found: list[Diagnostic] = []
+        self.lost: set[str] = set()
+        """Kinds of statements of which one could not be read at all."""
+        self.holes: list[int] = []
+        """Where clauses were dropped."""
+        self.dropped: list[tuple[int, int]] = []
+        self.quiet_until = 0
+
+    def on_error(self, error: Any) -> bool:
+        """Handle one error; False gives up."""
+        if len(self.found) >= MAX_SYNTAX_ERRORS:
+            return False
+        token = getattr(error, "token", None)
+        if token is None:
+            return self._stray_character(error)
+        return self._unexpected_token(error, token)
+
+    def was_dropped(self, place: int) -> bool:
+        """Whether a place lies in text that was passed over."""
+        idx = bisect_right(self.dropped, (place, len(self.text) + 1)) - 1
+        return idx >= 0 and place < self.dropped[idx][1]
+
+    def _stray_character(self, error: Any) -> bool:
+        position = error.pos_in_stream
+        span = Span(self.source, position, position + 1)
+        self._report(errors.StrayCharacter(span=span, character=self.source.text[position]))
+        parser = error.interactive_parser
+        if parser.parser_state.position in self._after_model_states(parser):
+            self._skip_to(parser, len(self.text))
+        elif self._head_terminals(parser):
+            self._skip_head(parser, position)
+        else:
+            self._drop(parser, None, position)
+        return True
+
+    def _unexpected_token(self, error: Any, token: Any) -> bool:
+        parser = error.interactive_parser
+        accepted = frozenset(error.accepts or ())
+        if token.type == "$END":
+            return self._end_of_file(parser, accepted)
+        if "$END" in accepted and "_MODEL" not in accepted:
+            return self._after_model(parser, token)
+        if accepted & set(_HEAD):
+            return self._head(parser, token, accepted)
+        self._apply(parser, repair(self._situation(parser, token, accepted)), token)
+        return True
+
+    def _situation(self, parser: Any, token: Any, accepted: frozenset[str]) -> Situation:
+        return Situation(
+            source=self.source,
+            terminal="INT" if token.type == "TOTAL" else token.type,  # lexed without context; the same digits
+            text=str(token),
+            span=self._span(token),
+            accepted=accepted,
+            keywords=self.keywords,
+            shown=self.display(accepted),
+            fits=lambda terminals: self._fits(parser, terminals),
+        )
+
+    def _span(self, token: Any) -> Span:
+        return Span(self.source, token.start_pos, token.start_pos if token.type == "_NL" else token.end_pos)
+
+    def _fits(self, parser: Any, terminals: tuple[str, ...]) -> bool:
+        trial = parser.copy(deepcopy_values=False)
+        trial.parser_state.parse_conf = copy(trial.parser_state.parse_conf)
+        trial.parser_state.parse_conf.callbacks = {}
+        for terminal in terminals:
+            if terminal not in trial.accepts():
+                return False
+            trial.feed_token(self.make_token(terminal, "", 0, 0))
+        return True
+
+    def _report(self, diagnostic: Diagnostic) -> None:
+        if diagnostic.span.start >= self.quiet_until:
+            self.found.append(diagnostic)
+
+    def _apply(self, parser: Any, action: Repair, token: Any) -> None:
+        if action.diagnostic is not None:
+            self._report(action.diagnostic)
+        if action.pop_to is not None:
+            self._pop_to(parser, action.pop_to)
+        if action.feed is None:
+            self._drop(parser, token, token.end_pos)
+            return
+        self._feed(parser, action.feed, token)
+        if action.quiet and not self._head_terminals(parser):
+            self.quiet_until = max(self.quiet_until, scan.clause_end(self.text, token.end_pos))
+
+    def _feed(self, parser: Any, feed: tuple[Feed, ...], token: Any) -> None:
+        """Feed tokens in place of one: its own kind stands where it stood, the others take no room beside it."""
+        kinds = [terminal for terminal, _ in feed]
+        kind = "INT" if token.type == "TOTAL" else token.type
+        itself = kinds.index(kind) if kind in kinds else len(kinds) - 1
+        for idx, (terminal, text) in enumerate(feed):
+            start = token.start_pos if idx <= itself else token.end_pos
+            end = token.end_pos if idx >= itself else token.start_pos
+            parser.feed_token(self.make_token(terminal, text, start, end))
+
+    def _supply(self, parser: Any, terminal: str, position: int) -> None:
+        parser.feed_token(self.make_token(terminal, _HEAD_FILL[terminal], position, position))
+
+    @staticmethod
+    def _pop_to(parser: Any, terminal: str) -> None:
+        state = parser.parser_state
+        while len(state.state_stack) > 1 and terminal not in state.parse_conf.states[state.state_stack[-1]]:
+            state.state_stack.pop()
+            state.value_stack.pop()
+
+    def _drop(self, parser: Any, token: Any, position: int) -> None:
+        """Drop the broken clause if its statement can stand without it, else the statement."""
+        state = parser.parser_state
+        dropped: Any = None
+        while True:
+            table = state.parse_conf.states[state.state_stack[-1]]
+            if "_RBRACE" in table and ("_LAYERS" in table or "_NL" in table):
+                break
+            state.state_stack.pop()
+            dropped = state.value_stack.pop()
+        terminal = None if token is None else token.type
+        if terminal == "_LBRACE":
+            position = scan.block_end(self.text, token.start_pos)
+        if "_LAYERS" in table:
+            self.lost.add(_kind(dropped))
+            if terminal == "_RBRACE":
+                parser.feed_token(token)
+            elif terminal != "_NL":
+                self._skip_to(parser, scan.statement_end(self.text, position))
+            return
+        self.holes.append(position if token is None else token.start_pos)
+        if terminal in ("_NL", "_RBRACE"):
+            parser.feed_token(token)
+            return
+        end = position if terminal != "_COMMA" else position - 1
+        end = scan.clause_end(self.text, end)
+        if "_COMMA" not in table and self.text[end : end + 1] == ",":
+            end = scan.after_blanks(self.text, end + 1)
+        self._skip_to(parser, end)
+
+    def _skip_to(self, parser: Any, position: int) -> None:
+        counter = parser.lexer_thread.state.line_ctr
+        if position > counter.char_pos:
+            self.dropped.append((counter.char_pos, position))
+            counter.feed(self.text[counter.char_pos : position])
+        elif position < counter.char_pos:  # the token itself is read again, a comma
+            counter.char_pos = position
+
+    def _after_model_states(self, parser: Any) -> set[Any]:
+        accepted = parser.accepts()
+        return {parser.parser_state.position} if "$END" in accepted and "_MODEL" not in accepted else set()
+
+    def _after_model(self, parser: Any, token: Any) -> bool:
+        """One message for whatever stands behind the model."""
+        closing = [value for value in parser.parser_state.value_stack if getattr(value, "type", None) == "_RBRACE"]
+        first = self._span(closing[-1])
+        if token.type == "_MODEL":
+            self._report(errors.SecondModel(span=self._span(token), first=first))
+        else:
+            self._report(errors.AfterModel(span=self._span(token), closing=first))
+        self._skip_to(parser, len(self.text))
+        return True
+
+    def _head_terminals(self, parser: Any) -> set[str]:
+        return set(parser.accepts()) & set(_HEAD)
+
+    def _head(self, parser: Any, token: Any, accepted: frozenset[str]) -> bool:
+        """Something is wrong in `model NAME {`, or before it."""
+        at = self._situation(parser, token, accepted)
+        if "_MODEL" in accepted and token.type == "_LBRACE":
+            self._report(errors.NoModel(span=at.span, like_json=True))
+            self._skip_to(parser, len(self.text))
+            return True
+        absent = _HEAD[next(idx for idx, terminal in enumerate(_HEAD) if terminal in accepted) :]
+        if token.type in absent[1:] or (token.type == "_NL" and absent[0] != "_MODEL"):
+            until = absent if token.type == "_NL" else absent[: absent.index(token.type)]
+            follows = self.text[token.end_pos : token.end_pos + 1] == "{"
+            until = until[:-1] if follows else until
+            self._report_missing(token, until or ("_LBRACE",), follows)
+            for terminal in until:
+                self._supply(parser, terminal, token.start_pos)
+            if not follows:
+                parser.feed_token(token)
+        elif absent == ("_LBRACE",) and at.text in self.keywords and at.fits(("_LBRACE", at.terminal)):
+            self._report_missing(token, absent)
+            self._feed(parser, (("_LBRACE", "{"), (at.terminal, at.text)), token)
+        else:
+            self._head_word(parser, at, token)
+        return True
+
+    def _report_missing(self, token: Any, absent: tuple[str, ...], follows: bool = False) -> None:
+        end = len(self.text[: token.start_pos].rstrip())
+        shown = tuple(_HEAD_SHOWN[terminal] for terminal in absent)
+        self._report(missing.MissingOpening(span=Span(self.source, end, end), missing=shown, follows=follows))
+
+    def _head_word(self, parser: Any, at: Situation, token: Any) -> None:
+        """A word in the wrong place: `modle m {`, `model b extends a {`, `let W = 8`, settings without a model."""
+        action = repair(at)
+        before = "_MODEL" in at.accepted
+        if before and action.feed is None and at.text.lower() not in NOT_YET:
+            if scan.next_model(self.text, token.start_pos) is None:
+                action = Repair(errors.NoModel(span=at.span))
+        if action.feed is not None:
+            self._apply(parser, action, token)
+            return
+        assert action.diagnostic is not None
+        self._report(action.diagnostic)
+        self._skip_head(parser, token.end_pos)
+
+    def _skip_head(self, parser: Any, position: int) -> None:
+        """Go on at the `{` of this line, or at the next `model`."""
+        absent = self._head_terminals(parser)
+        if "_MODEL" in absent:
+            following = scan.next_model(self.text, position)
+            self._skip_to(parser, len(self.text) if following is None else following)
+            return
+        if "MODEL_NAME" in absent:
+            self._supply(parser, "MODEL_NAME", position)
+        line_end = self.text.find("\n", position)
+        line_end = len(self.text) if line_end < 0 else line_end
+        brace = self.text.find("{", position, line_end)
+        if brace < 0:
+            self._supply(parser, "_LBRACE", position)
+        self._skip_to(parser, brace if brace >= 0 else line_end)
+
+    def _end_of_file(self, parser: Any, accepted: frozenset[str]) -> bool:
+        end = len(self.text.rstrip())
+        span = Span(self.source, end, end)
+        if accepted & set(_HEAD):
+            shown = tuple(_HEAD_SHOWN[terminal] for terminal in _HEAD if terminal in accepted or terminal == "_LBRACE")
+            self._report(missing.MissingOpening(span=span, missing=shown))
+            return False
+        opened = scan.opening_brace(self.text)
+        self._report(errors.UnclosedBrace(span=span, opening=Span(self.source, opened, opened + 1)))
+        if "_RBRACE" not in accepted:
+            self._drop(parser, None, len(self.text))
+        parser.feed_token(self.make_token("_RBRACE", "}", end, end))
+        return True
+
+
+def _kind(dropped: Any) -> str:
+    """The kind of a statement by its first symbol; `any` if there is none."""
+    terminal = getattr(dropped, "type", None)
+    rule = getattr(dropped, "data", None)
+    if terminal is None and rule is None:
+        return "any"
+    if terminal == "_LAYERS":
+        return "layers"
+    if terminal == "_CACHE" or rule == "cache_head":
+        return "cache"
+    return "exit" if terminal == "_PREFILL" else "header"

@@ -1,0 +1,97 @@
+"""The located syntax tree: what was written and where, before any word is looked up."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from archspec.source import Span
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A word or number."""
+
+    value: str | int | float
+    span: Span
+
+
+@dataclass(frozen=True)
+class Clause:
+    """`heads 24 x 128` is Clause("heads", (24, 128)); `no window` is Clause("negation", ("window",))."""
+
+    key: str
+    args: tuple[Atom, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Item:
+    """One element of a layer list. `first` or `last` is None where the writer left it open (`13-`)."""
+
+    kind: Literal["range", "rest"]
+    first: int | Literal["last"] | None
+    last: int | Literal["last"] | None
+    step: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`cache@12` or `cache main`."""
+
+    layer: int | Literal["last"] | None
+    name: str | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """`attend`, `cross-attend to cache@12`; the word is not looked up yet."""
+
+    word: Atom
+    source: Reference | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Header:
+    settings: tuple[Clause, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Layers:
+    items: tuple[Item, ...]
+    mixer: Mixer
+    clauses: tuple[Clause, ...]
+    span: Span
+    list_span: Span
+    """`layers 13-24`: what a label about these layers points at."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    layer: int | Literal["last"]
+    name: str | None
+    clauses: tuple[Clause, ...]
+    span: Span
+    head_span: Span
+
+
+@dataclass(frozen=True)
+class PrefillExit:
+    after: Reference
+    span: Span
+
+
+Statement = Header | Layers | Cache | PrefillExit
+
+
+@dataclass(frozen=True)
+class Model:
+    name: Atom
+    statements: tuple[Statement, ...]
+    span: Span
+    lost: frozenset[str] = frozenset()
+    """Kinds of statements (`header`, `layers`, `cache`, `exit`, `any`) of which one could not be read at all."""
+    holes: tuple[int, ...] = ()
+    """Where clauses were dropped: the statement around such a place is incomplete. Ascending."""

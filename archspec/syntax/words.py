@@ -1,0 +1,144 @@
+"""Words that people type and that the language does not have: other spellings, other names, what is still to come."""
+
+from collections.abc import Iterable
+
+from archspec.diagnostics import suggest
+
+OTHER_NAMES: dict[str, str] = {
+    # settings, by their names in config files and papers
+    "layer": "layers",
+    "n_layers": "layers",
+    "n_layer": "layers",
+    "num_layers": "layers",
+    "num_hidden_layers": "layers",
+    "depth": "layers",
+    "hidden": "width",
+    "hidden_size": "width",
+    "d_model": "width",
+    "dim": "width",
+    "n_embd": "width",
+    "vocab_size": "vocab",
+    "vocabulary": "vocab",
+    "n_heads": "heads",
+    "n_head": "heads",
+    "num_heads": "heads",
+    "num_attention_heads": "heads",
+    "head": "heads",
+    "kv-heads": "kv heads",
+    "kv_heads": "kv heads",
+    "kvheads": "kv heads",
+    "n_kv_heads": "kv heads",
+    "num_kv_heads": "kv heads",
+    "num_key_value_heads": "kv heads",
+    "kv-head": "kv heads",
+    "sliding_window": "window",
+    "sliding-window": "window",
+    "swa": "window",
+    "rope_theta": "rope",
+    "rotary": "rope",
+    "mlp": "ffn",
+    "feed-forward": "ffn",
+    "intermediate_size": "ffn",
+    "qk_norm": "qk-norm",
+    "qknorm": "qk-norm",
+    "tie_word_embeddings": "tied embeddings",
+    "tied-embeddings": "tied embeddings",
+    "embedding": "embed",
+    "prefill-exit": "prefill exit",
+    "others": "rest",
+    "remaining": "rest",
+    "end": "last",
+    "final": "last",
+    "architecture": "model",
+    "network": "model",
+    "by": "step",
+    "from": "to",
+    "reads": "to",
+    "at": "after",
+    # kinds
+    "rmsnorm": "rms",
+    "rms-norm": "rms",
+    "rms_norm": "rms",
+    "layer-norm": "layernorm",
+    "layer_norm": "layernorm",
+    "ln": "layernorm",
+    "silu": "swiglu",
+    "gated-silu": "swiglu",
+    "neox": "half",
+    "gptj": "interleaved",
+    # mixers
+    "attn": "attend",
+    "attention": "attend",
+    "attends": "attend",
+    "self-attend": "attend",
+    "self-attention": "attend",
+    "self_attention": "attend",
+    "full-attention": "attend",
+    "mha": "attend",
+    "gqa": "attend",
+    "mqa": "attend",
+    "cross": "cross-attend",
+    "cross-attention": "cross-attend",
+    "cross_attention": "cross-attend",
+    "crossattend": "cross-attend",
+    "reuse": "cross-attend",
+    "share": "cross-attend",
+    "retnet": "retention",
+    "gated-retention": "retention",
+    "mlp-only": "ffn-only",
+}
+
+NOT_YET: dict[str, str] = {
+    "iterate": "without it, a layer can only read the cache of an earlier layer",
+    "blocks": "without levels, a model is one stack of layers over tokens",
+    "tokens": "without levels, a model is one stack of layers over tokens",
+    "emit": "without levels, a model is one stack of layers over tokens",
+    "prefix": "without levels, a model is one stack of layers over tokens",
+    "let": "write the number where it is used",
+    "define": "settings that layers share go into the header",
+    "use": "a spec is one file",
+    "extends": "copy the spec and change it",
+    "sinks": "a windowed cache keeps the last tokens only",
+    "keep": "a cache keeps what its `window` says",
+    "softcap": "scores and logits are used as they are",
+    "alibi": "positions come from `rope`",
+    "dropout": "a spec describes the model, not its training",
+    "moe": "every ffn is dense",
+    "experts": "every ffn is dense",
+    "mamba": "the recurrent mixer is `retention`",
+    "mamba2": "the recurrent mixer is `retention`",
+    "ssm": "the recurrent mixer is `retention`",
+    "gmu": "the recurrent mixer is `retention`",
+    "rwkv": "the recurrent mixer is `retention`",
+    "conv": "the mixers are `attend`, `cross-attend`, `retention` and `ffn-only`",
+    "mla": "keys and values are stored per head",
+    "linear-attention": "the recurrent mixer is `retention`",
+    "delta-net": "the recurrent mixer is `retention`",
+    "deltanet": "the recurrent mixer is `retention`",
+    "geglu": "the kinds of ffn are `swiglu` and `gelu`",
+    "relu": "the kinds of ffn are `swiglu` and `gelu`",
+    "yarn": "rope is not scaled",
+}
+"""Words of the language to come, or of architectures that it cannot express; and what holds without them."""
+
+STATEMENTS_TO_COME = frozenset(
+    {"iterate", "blocks", "tokens", "emit", "prefix", "let", "define", "use", "extends", "keep"}
+)
+"""Those that mean something only where a statement or a model starts."""
+
+LIKE_A_DASH = frozenset("\u2010\u2011\u2012\u2015\u2212\ufe63\uff0d\u00ad")
+LIKE_A_BLANK = frozenset(
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u202f\u205f\u2060\u3000\ufeff"
+)
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant: the same in lower case, another name of it, or a misspelling."""
+    candidates = tuple(known)
+    lower = word.lower()
+    if lower in candidates:
+        return lower
+    other = OTHER_NAMES.get(lower)
+    if other is not None:
+        return other if other in candidates else None
+    return suggest(lower, candidates) if len(word) > 2 else None

@@ -1,0 +1,1 @@
+"""Plans on torch: modules, caches, passes. Torch is imported here and in the rows above, nowhere else."""

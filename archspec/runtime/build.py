@@ -1,0 +1,125 @@
+"""Plan -> model: modules, memory, initial weights.
+
+Weights depend on the seed alone: the same numbers on every device, rounded to the model's dtype.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.plan import DTYPE_BYTES, Plan
+from archspec.runtime.attention import pick_backend
+from archspec.runtime.layers import RmsNorm
+from archspec.runtime.model import Model
+from archspec.runtime.weights import load_weights, stored_dtype
+
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_BYTES}
+INIT_STD = 0.02
+INIT_BLOCK = 1 << 22
+"""Random numbers drawn at a time; part of what a seed means."""
+
+
+def build_model(
+    plan: Plan,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    backend: str = "auto",
+    compile: bool = True,
+) -> Model:
+    """A model with fresh weights: normal (std 0.02), norms 1, biases 0. The global generator is not touched.
+
+    Errors: ValueError for a device, dtype or backend that is not known, with those that are.
+    """
+    model = build_empty(plan, device=device, dtype=dtype, backend=backend, compile=compile)
+    if model.device.type != "meta":
+        init_weights(model, seed)
+    return model
+
+
+def build_empty(
+    plan: Plan,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+    backend: str = "auto",
+    compile: bool = True,
+) -> Model:
+    """A model whose memory is allocated, once, and whose weights are undefined: load them before use."""
+    target = pick_device(device)
+    attend = pick_backend(backend, target)
+    torch_dtype = pick_dtype(dtype)
+    with torch.device("meta"):
+        model = Model(plan, attend=attend, compile=compile).to(torch_dtype)
+    return model if target.type == "meta" else model.to_empty(device=target)
+
+
+def load_model(
+    plan: Plan, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | None = None, **options: Any
+) -> Model:
+    """A model with the weights of a safetensors file, in their dtype unless `dtype` says otherwise.
+
+    `options` are those of `build_empty`. Errors: as of `build_empty` and `load_weights`.
+    """
+    model = build_empty(plan, device=device, dtype=dtype or stored_dtype(path), **options)
+    load_weights(model, path)
+    return model
+
+
+def build_meta(plan: Plan, dtype: str = "float32") -> Model:
+    """A model without memory, for names and shapes of large plans."""
+    return build_empty(plan, device="meta", dtype=dtype, compile=False)
+
+
+@torch.no_grad()
+def init_weights(model: Model, seed: int) -> None:
+    """Set all parameters, in the order of `state_dict`. Effects: overwrites them."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias":
+                parameter.zero_()
+            elif isinstance(module, RmsNorm | nn.LayerNorm):
+                parameter.fill_(1.0)
+            else:
+                _fill_normal(parameter, generator)
+
+
+def _fill_normal(parameter: Tensor, generator: torch.Generator) -> None:
+    """Drawn on the CPU in float32 block by block, so that a large matrix never exists twice."""
+    flat = parameter.detach().view(-1)
+    for begin in range(0, flat.numel(), INIT_BLOCK):
+        target = flat[begin : begin + INIT_BLOCK]
+        target.copy_(torch.empty(target.shape).normal_(0.0, INIT_STD, generator=generator))
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The torch dtype called `name`. Errors: ValueError that lists the known names."""
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype '{name}'; known: {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The device called `name`, with its index. Errors: ValueError that lists those of this machine."""
+    known = known_devices()
+    text = str(name)
+    if text.startswith(("cpu:", "meta:")):
+        text = text.split(":")[0]
+    elif text not in known:
+        text += ":0"
+    if text not in known:
+        raise ValueError(f"unknown device '{name}'; this machine has: {', '.join(known)}")
+    return torch.device(text)
+
+
+def known_devices() -> list[str]:
+    """Names of the devices that torch can use here."""
+    names = ["cpu", "meta"]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        names += [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+    return names

@@ -1,0 +1,113 @@
+"""Weights on disk: `model.arch` and `model.safetensors` in one folder, written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+ARCH_FILE = "model.arch"
+WEIGHTS_FILE = "model.safetensors"
+SHOWN = 8
+"""Names listed in a message before it is cut short."""
+
+
+def save_model(model: nn.Module, directory: str | Path, arch_text: str) -> None:
+    """Write the spec's text and the weights into `directory`, which is made if needed.
+
+    Effects: replaces both files at the end; if anything fails before, neither is touched.
+    Errors: ValueError without text, since a folder without a spec could not be loaded.
+    """
+    if not arch_text:
+        raise ValueError("this model was built without the text of a spec; set model.arch_text before saving")
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    writers: dict[str, Callable[[Path], object]] = {
+        WEIGHTS_FILE: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+        ARCH_FILE: lambda path: path.write_text(arch_text, encoding="utf-8"),
+    }
+    write_files(folder, writers)
+
+
+def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+    """Let each writer fill a temporary file beside its target, then rename all of them."""
+    written: dict[Path, Path] = {}
+    try:
+        for name, write in writers.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+            os.close(handle)
+            written[folder / name] = Path(temporary)
+            write(Path(temporary))
+        for target, path in written.items():
+            path.chmod(0o666 & ~_umask())
+            os.replace(path, target)
+    finally:
+        for path in written.values():
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask, which mkstemp's private mode would otherwise hide."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Fill the model's parameters from a safetensors file; values are cast to the model's dtype.
+
+    Effects: overwrites the parameters, or none of them if names or shapes disagree.
+    Errors: ValueError that names what is missing, unexpected or of another shape; FileNotFoundError.
+    """
+    targets = model.state_dict()
+    with _open(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _check_names(path, {name: tuple(tensor.shape) for name, tensor in targets.items()}, shapes)
+        for name, target in targets.items():
+            target.copy_(file.get_tensor(name))
+
+
+def stored_dtype(path: str | Path) -> str:
+    """Name of the dtype of the tensors in a safetensors file, of the first one if they differ."""
+    with _open(path) as file:
+        for name in file.keys():  # noqa: SIM118
+            return str(file.get_slice(name)[:0].dtype).removeprefix("torch.")
+    raise ValueError(f"{path} holds no tensors")
+
+
+def _open(path: str | Path) -> safe_open:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        return safe_open(str(path), framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _check_names(path: str | Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    problems = [
+        ("missing", [name for name in expected if name not in found]),
+        ("unexpected", [name for name in found if name not in expected]),
+        (
+            "of another shape",
+            [
+                f"{name} {found[name]} instead of {shape}"
+                for name, shape in expected.items()
+                if name in found and found[name] != shape
+            ],
+        ),
+    ]
+    text = "; ".join(f"{len(names)} {what}: {_cut(names)}" for what, names in problems if names)
+    if text:
+        raise ValueError(f"the weights in {path} do not fit the model: {text}")
+
+
+def _cut(names: list[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,1 @@
+"""Tools for testing specs: Hypothesis strategies and the universal oracle. Needs `hypothesis`."""

@@ -1,0 +1,65 @@
+"""The universal oracle: for any valid spec, every way to compute the same logits gives the same logits.
+
+Teacher-forced forward = prefill + cached decode = chunked prefill = prefill without the exit; planned bytes and
+parameters = allocated ones.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from archspec.runtime.model import Model
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit in float32."""
+
+
+def assert_oracle(model: "Model", input_ids: "Tensor", chunks: Sequence[int], tolerance: float = TOLERANCE) -> None:
+    """Raise AssertionError, naming the two paths, unless all paths agree on `input_ids` (B, T).
+
+    The first `sum(chunks)` tokens are the prompt, prefilled at once and in chunks of these sizes; the rest is decoded.
+    """
+    import torch
+
+    with torch.no_grad():
+        full = model(input_ids)
+        prompt = sum(chunks)
+        wanted = full[:, prompt - 1 :]
+        _close(cached_logits(model, input_ids, [prompt]), wanted, "prefill + decode", tolerance)
+        _close(cached_logits(model, input_ids, chunks), wanted, f"prefill in chunks of {list(chunks)}", tolerance)
+        _close(cached_logits(model, input_ids, chunks, early_exit=False), wanted, "the exit off", tolerance)
+    assert_sizes(model, *input_ids.shape)
+
+
+def cached_logits(
+    model: "Model", input_ids: "Tensor", chunks: Sequence[int], early_exit: bool = True
+) -> "Tensor":
+    """Logits (B, T - P + 1, V) of positions P - 1 .. T - 1: the last of a prefill of P = sum(chunks), then decoding."""
+    import torch
+
+    cache = model.new_cache(batch=input_ids.shape[0], context=input_ids.shape[1])
+    rows: list[Tensor] = []
+    position = 0
+    for size in chunks:
+        rows = [model.prefill(input_ids[:, position : position + size], cache, early_exit=early_exit)]
+        position += size
+    rows += [model.decode(input_ids[:, t], cache) for t in range(position, input_ids.shape[1])]
+    return torch.stack(rows, dim=1)
+
+
+def assert_sizes(model: "Model", batch: int, context: int) -> None:
+    """Planned cache bytes are those of the real buffers, planned parameters those of the real modules."""
+    planned = model.plan.cache_bytes(batch, context, str(model.dtype).removeprefix("torch."))
+    allocated = model.new_cache(batch=batch, context=context).nbytes
+    assert planned == allocated, f"planned {planned} bytes of cache, allocated {allocated}"
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    assert list(shapes.items()) == list(model.plan.parameter_shapes())
+    counted = sum(value.numel() for value in model.parameters())
+    assert model.plan.num_parameters() == counted, f"planned {model.plan.num_parameters()} parameters, counted {counted}"
+
+
+def _close(got: "Tensor", wanted: "Tensor", path: str, tolerance: float) -> None:
+    gap = float((got - wanted).abs().max())
+    assert gap <= tolerance, f"{path} differs from the full forward by {gap:.2e}"

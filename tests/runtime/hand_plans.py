@@ -1,0 +1,131 @@
+"""Small plans, made by hand, so that the runtime is tested without the phases before it."""
+
+from dataclasses import replace
+
+import torch
+
+from archspec.plan import AttentionPlan, CacheSlot, LayerPlan, Plan, RetentionPlan, StateSlot, Step
+from archspec.runtime.build import build_model
+from archspec.runtime.model import Model
+from archspec.spec.model import Ffn, Norm, Rope
+
+HALF = Rope(kind="half")
+RMS = Norm(kind="rms", eps=1e-5)
+NONE = Norm(kind="none")
+WIDTH = 32
+VOCAB = 61
+
+
+def slot(idx, writer, readers, *, window=None, projected=False, name=None, heads=2, dim=8, rope=HALF, k_norm=NONE):
+    norm = RMS if projected else NONE
+    name = name or f"cache@{writer + 1}"
+    return CacheSlot(idx, name, writer, projected, tuple(readers), heads, dim, window, rope, norm, k_norm, False)
+
+
+def attend(idx, slot, *, window=None, owns=True, heads=4, q_norm=NONE, ffn="swiglu"):
+    mixer = AttentionPlan(heads, slot.head_dim, slot.idx, owns, window, slot.rope, q_norm, False, False)
+    return LayerPlan(idx, mixer, Ffn(kind=ffn, hidden_size=48), RMS, False)
+
+
+def retain(idx, state):
+    rope = Rope(kind="interleaved-linspace")
+    return LayerPlan(
+        idx,
+        RetentionPlan(state.num_heads, state.head_dim, state.idx, rope, 1e-5),
+        Ffn(kind="swiglu", hidden_size=48),
+        RMS,
+        False,
+    )
+
+
+def plan(name, layers, slots, body, exit_idx, *, states=(), **changes):
+    made = Plan(name, WIDTH, VOCAB, 1.0, False, RMS, tuple(layers), tuple(slots), tuple(states), tuple(body), exit_idx)
+    return replace(made, **changes)
+
+
+def write(idx):
+    return Step("write", idx)
+
+
+def layer(idx):
+    return Step("layer", idx)
+
+
+def dense():
+    slots = [slot(i, i, [i]) for i in range(2)]
+    return plan("dense", [attend(i, slots[i]) for i in range(2)], slots, [write(0), layer(0), write(1), layer(1)], 3)
+
+
+def windowed():
+    """A ring of 7, and a layer that sees 3 positions of a ring of 7."""
+    slots = [slot(0, 0, [0, 1], window=7), slot(1, 2, [2])]
+    layers = [
+        attend(0, slots[0], window=7),
+        attend(1, slots[0], window=3, owns=False),
+        attend(2, slots[1]),
+    ]
+    return plan("windowed", layers, slots, [write(0), layer(0), layer(1), write(1), layer(2)], 4)
+
+
+def shared():
+    """Layers 2 and 3 read layer 1's K/V; qk norms, gelu, tied, scaled embedding."""
+    slots = [slot(0, 0, [0, 1, 2], k_norm=RMS, rope=Rope(kind="half", percent=50)), slot(1, 3, [3])]
+    layers = [
+        attend(0, slots[0], q_norm=RMS, ffn="gelu"),
+        attend(1, slots[0], owns=False, heads=2),
+        attend(2, slots[0], owns=False, window=5),
+        attend(3, slots[1]),
+    ]
+    body = [write(0), layer(0), layer(1), layer(2), write(1), layer(3)]
+    return plan("shared", layers, slots, body, 5, tied_embeddings=True, embed_scale=WIDTH**0.5)
+
+
+def projected():
+    """A ring layer, then a cache projected from its output (called like a method of Module), then two readers."""
+    rope = Rope(kind="interleaved-linspace")
+    slots = [slot(0, 0, [0], window=4, rope=rope), slot(1, 0, [1, 2], projected=True, name="half", rope=rope)]
+    layers = [attend(0, slots[0], window=4), attend(1, slots[1], owns=False), attend(2, slots[1], owns=False)]
+    return plan("projected", layers, slots, [write(0), layer(0), write(1), layer(1), layer(2)], 3)
+
+
+def retention():
+    """Two retention layers and a projected cache behind them."""
+    states = [StateSlot(i, f"state@{i + 1}", i, 2, 16) for i in range(2)]
+    slots = [slot(0, 1, [2, 3], projected=True, name="main")]
+    layers = [*(retain(i, states[i]) for i in range(2)), *(attend(i, slots[0], owns=False) for i in (2, 3))]
+    body = [layer(0), layer(1), write(0), layer(2), layer(3)]
+    return plan("retention", layers, slots, body, 3, states=states)
+
+
+def mixed():
+    """Everything at once: retention, a ring with a narrower reader, a projected cache with partial rotation."""
+    state = StateSlot(0, "state@1", 0, 2, 16)
+    slots = [
+        slot(0, 1, [1, 2], window=6, k_norm=RMS),
+        slot(1, 2, [3], projected=True, name="main", heads=1, rope=Rope(kind="half", percent=50)),
+    ]
+    layers = [
+        retain(0, state),
+        attend(1, slots[0], window=6, q_norm=RMS),
+        attend(2, slots[0], window=3, owns=False),
+        attend(3, slots[1], owns=False, ffn="gelu"),
+    ]
+    body = [layer(0), write(0), layer(1), layer(2), write(1), layer(3)]
+    return plan("mixed", layers, slots, body, 5, states=[state])
+
+
+ALL = {make.__name__: make for make in (dense, windowed, shared, projected, retention, mixed)}
+
+
+def sharp_model(plan: Plan, **options) -> Model:
+    """A model whose logits are of order 1: with the usual initial weights an error would hide below a tolerance."""
+    model = build_model(plan, **{"compile": False, **options})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter *= 10
+    return model
+
+
+def tokens(batch, length, seed=0):
+    return torch.randint(0, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))

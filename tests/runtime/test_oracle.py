@@ -1,0 +1,60 @@
+"""Property tests over specs that Hypothesis makes: all paths agree, and plans tell the truth about sizes."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+import archspec
+from archspec.spec.model import ModelSpec
+from archspec.testing.oracle import assert_oracle, assert_sizes
+from archspec.testing.strategies import contexts, specs
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs(), contexts())
+def test_every_path_gives_the_same_logits(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
+    batch, num_tokens, chunks = context
+    model = archspec.compile(spec, seed=1, compile=False)
+    ids = torch.randint(0, spec.vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
+    randomise(model)
+    assert_oracle(model, ids, chunks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(specs(), contexts())
+def test_float64_agrees_to_rounding(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
+    """In float64 a wrong position or window cannot hide behind rounding."""
+    batch, num_tokens, chunks = context
+    model = archspec.compile(spec, seed=1, dtype="float64", compile=False)
+    randomise(model)
+    ids = torch.randint(0, spec.vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
+    assert_oracle(model, ids, chunks, tolerance=1e-5)  # retention states are float32 by contract
+
+
+@settings(max_examples=200, deadline=None)
+@given(specs(), contexts())
+def test_bfloat16_buffers_are_as_planned(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
+    batch, num_tokens, _ = context
+    model = archspec.compile(spec, dtype="bfloat16", compile=False)
+    assert_sizes(model, batch, num_tokens)
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Larger weights than at initialisation, biases and norms included, so that every part shows in the logits."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.empty(parameter.shape, dtype=torch.float64).normal_(0, 1, generator=generator)
+            is_norm = name.endswith("norm.weight")
+            parameter.copy_(1 + 0.2 * noise if is_norm else noise * (0.5 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 0.2))
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_shortest_sequences(length: int) -> None:
+    spec = archspec.parse_spec_text(
+        "model m {\n layers 1, width 16, vocab 11, heads 2 x 8, ffn gelu(8), rope 100\n layers 1 attend, window 1\n}"
+    )
+    model = archspec.compile(spec, compile=False)
+    ids = torch.zeros((1, length), dtype=torch.int64)
+    cache = model.new_cache(1, length)
+    assert torch.allclose(model.prefill(ids, cache), model(ids)[:, -1], atol=1e-6)

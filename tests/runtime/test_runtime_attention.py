@@ -1,0 +1,90 @@
+"""The masks and the backend against a plain loop."""
+
+import math
+
+import pytest
+import torch
+
+from archspec.runtime.attention import BACKENDS, Visibility, pick_backend, visible_mask
+from archspec.runtime.rope import rope_table, rotate, rotation_of
+from archspec.spec.model import Rope
+
+
+def attend_by_loop(q, keys, values, q_positions, k_positions, window):
+    """Softmax attention, one query of one head at a time."""
+    out = torch.zeros_like(q)
+    group = q.shape[1] // keys.shape[1]
+    for b, n, s in torch.cartesian_prod(*(torch.arange(size) for size in q.shape[:3])).tolist():
+        at = int(q_positions[s])
+        seen = [
+            t
+            for t, place in enumerate(k_positions.tolist())
+            if 0 <= place <= at and (window is None or at - place < window)
+        ]
+        scores = keys[b, n // group, seen] @ q[b, n, s] / math.sqrt(q.shape[-1])
+        out[b, n, s] = scores.softmax(0) @ values[b, n // group, seen]
+    return out
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize(
+    ("q_positions", "k_positions"),
+    [
+        ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        ([7], [5, 6, 7, 3, 4]),
+        ([2], [0, 1, 2, -2, -1]),
+        ([5, 6], [4, 1, 2, 3, 5, 6]),
+        ([1, 2], [-3, 0, -1, 1, 2]),
+    ],
+    ids=["chunk", "ring", "ring-not-full", "ring-and-chunk", "ring-not-full-and-chunk"],
+)
+def test_backend_agrees_with_a_loop(backend, num_kv_heads, window, q_positions, k_positions):
+    generator = torch.Generator().manual_seed(1)
+    q = torch.randn(2, 6, len(q_positions), 8, generator=generator)
+    keys, values = torch.randn(2, 2, num_kv_heads, len(k_positions), 8, generator=generator)
+    positions = torch.tensor(q_positions), torch.tensor(k_positions)
+    expected = attend_by_loop(q, keys, values, *positions, window)
+    for causal in {False, window is None and q_positions == k_positions}:
+        found = pick_backend(backend, q.device)(q, keys, values, Visibility(*positions, window, causal))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_window_counts_the_current_token():
+    positions = torch.arange(4)
+    assert visible_mask(positions, positions, 2).int().tolist() == [
+        [1, 0, 0, 0],
+        [1, 1, 0, 0],
+        [0, 1, 1, 0],
+        [0, 0, 1, 1],
+    ]
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="unknown attention backend 'flash9'; known: auto, sdpa"):
+        pick_backend("flash9", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["half", "interleaved", "interleaved-linspace"])
+@pytest.mark.parametrize("percent", [100, 25, 60])
+def test_rotation_by_hand(kind, percent):
+    head_dim, position = 8, 5
+    rotation = rotation_of(Rope(kind=kind, theta=100.0, percent=percent), head_dim)
+    size = {100: 8, 25: 2, 60: 4}[percent]
+    x = torch.randn(1, 1, 1, head_dim, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = rotate(x, rotation, {rotation: rope_table(rotation, torch.tensor([position]))})[0, 0, 0]
+    expected = x[0, 0, 0].clone()
+    for i in range(size // 2):
+        a, b = (i, i + size // 2) if kind == "half" else (2 * i, 2 * i + 1)
+        exponent = i / max(size // 2 - 1, 1) if kind == "interleaved-linspace" else 2 * i / size
+        angle = position * 100.0**-exponent
+        left, right = float(x[0, 0, 0, a]), float(x[0, 0, 0, b])
+        expected[a] = left * math.cos(angle) - right * math.sin(angle)
+        expected[b] = right * math.cos(angle) + left * math.sin(angle)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_no_rotation():
+    assert rotation_of(Rope(kind="none"), 8) is None
+    assert rotation_of(Rope(kind="half", percent=10), 8) is None

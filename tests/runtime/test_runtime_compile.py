@@ -1,0 +1,130 @@
+"""One graph for every position, one for every prompt length, equal to eager."""
+
+import hand_plans
+import pytest
+import torch
+from hand_plans import sharp_model, tokens
+from torch._dynamo.utils import counters
+
+from archspec.runtime import compiling
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Compile without code generation; a second graph in one phase is an error, and all are counted."""
+    monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        yield lambda: counters["stats"]["unique_graphs"]
+    assert not counters["graph_break"]
+
+
+def models(name, **options):
+    plan = hand_plans.ALL[name]()
+    return sharp_model(plan, compile=True, **options), sharp_model(plan, **options)
+
+
+def assert_decodes_alike(compiled, eager, ids, context, begin=0):
+    caches = [model.new_cache(ids.shape[0], context) for model in (compiled, eager)]
+    if begin:
+        for model, cache in zip((compiled, eager), caches, strict=True):
+            model.prefill(ids[:, :begin], cache)
+    for t in range(begin, ids.shape[1]):
+        found, expected = (m.decode(ids[:, t], c) for m, c in zip((compiled, eager), caches, strict=True))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["shared", "mixed"])
+def test_one_graph_for_every_position(name, graphs):
+    compiled, eager = models(name)
+    assert_decodes_alike(compiled, eager, tokens(2, 70), context=70)
+    assert graphs() == 1
+    # Other contexts, other batches, and views of another length: 128 and 256 of 300 positions.
+    assert_decodes_alike(compiled, eager, tokens(3, 140), context=300)
+    assert graphs() == 1
+
+
+def test_one_graph_from_position_one(graphs):
+    compiled, eager = models("windowed")
+    assert_decodes_alike(compiled, eager, tokens(2, 66), context=200, begin=1)
+    assert graphs() == 1
+
+
+@pytest.mark.parametrize("name", ["shared", "mixed"])
+def test_one_graph_for_every_prompt(name, graphs):
+    compiled, eager = models(name)
+    ids = tokens(2, 260)
+    for chunks, context in ([[2, 5, 3, 40], 50], [[9, 2, 130], 256], [[200, 60], 260]):
+        caches = [model.new_cache(2, context) for model in (compiled, eager)]
+        end = 0
+        for size in chunks:
+            begin, end = end, end + size
+            pairs = zip((compiled, eager), caches, strict=True)
+            found, expected = (model.prefill(ids[:, begin:end], cache) for model, cache in pairs)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert graphs() == 1
+
+
+def test_one_graph_for_teacher_forcing(graphs):
+    compiled, eager = models("mixed")
+    ids = tokens(2, 150)
+    for length in (2, 7, 150, 64):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(ids[:, :length]), eager(ids[:, :length]), atol=1e-4, rtol=0)
+    assert graphs() == 1
+
+
+def assert_trains_alike(compiled, eager):
+    for length in (3, 90, 6):
+        for model in (compiled, eager):
+            model.zero_grad()
+            model.loss(tokens(2, length)).backward()
+        for left, right in zip(compiled.parameters(), eager.parameters(), strict=True):
+            torch.testing.assert_close(left.grad, right.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_one_graph_for_training(graphs):
+    assert_trains_alike(*models("mixed"))
+    assert graphs() == 1
+
+
+def test_models_do_not_count_against_each_other(graphs):
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for _ in range(3):
+            model, _ = models("dense")
+            model.decode(tokens(2, 1)[:, 0], model.new_cache(2, 8))
+    assert graphs() == 3
+
+
+def assert_generated_code_agrees(name):
+    compiled, eager = models(name)
+    assert_decodes_alike(compiled, eager, tokens(2, 20), context=20, begin=9)
+    # Code generation must not tie the graphs to these lengths either.
+    assert_decodes_alike(compiled, eager, tokens(2, 132), context=140, begin=120)
+
+
+@pytest.fixture
+def generated():
+    """Compile with code generation."""
+    torch._dynamo.reset()
+    counters.clear()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        yield lambda: counters["stats"]["unique_graphs"]
+
+
+def test_generated_code_agrees_with_eager(generated):
+    assert_generated_code_agrees("projected")
+    assert generated() == 2
+
+
+@pytest.mark.slow
+def test_generated_code_of_all_parts_agrees_with_eager(generated):
+    assert_generated_code_agrees("mixed")
+    assert generated() == 2
+
+
+@pytest.mark.slow
+def test_generated_code_for_training_agrees_with_eager(generated):
+    assert_trains_alike(*models("retention"))
+    assert generated() == 1

@@ -1,0 +1,19 @@
+"""Which family a config is of."""
+
+from archspec.convert import hf, lckv, refused, yoco
+from archspec.convert.config import Config
+from archspec.convert.errors import ImportRefused, Problem
+from archspec.convert.family import Family
+
+IMPORTED: tuple[Family, ...] = (*hf.FAMILIES, *lckv.FAMILIES, *yoco.FAMILIES)
+
+
+def detect(config: Config, name: str) -> Family:
+    """The family of a config. Errors: ImportRefused for an unknown one, with those that are known."""
+    for family in (*IMPORTED, *refused.FAMILIES):
+        if family.matches(config.fields):
+            return family
+    known = "; ".join(f"{family.name}: {family.key}" for family in IMPORTED)
+    field = next((field for field in ("model_type", "architectures") if field in config.fields), "model_type")
+    problem = Problem(f"an unknown family (known are {known})", field, config.fields.get(field))
+    raise ImportRefused(name, (problem,))

@@ -1,0 +1,137 @@
+"""Checkpoint folder -> spec and tensors -> `model.arch` and `model.safetensors`."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from archspec.convert.config import read_config
+from archspec.convert.detect import detect
+from archspec.convert.errors import CheckpointError
+from archspec.convert.family import Blueprint
+from archspec.convert.tensors import Entries, open_weights, read_floats
+from archspec.driver import analyse_spec
+from archspec.plan import Plan, Shape
+from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE, write_files
+from archspec.spec.format import format_spec
+from archspec.spec.model import ModelSpec
+
+SHOWN = 6
+"""Tensors that a message lists."""
+_OUTPUT, _EMBEDDING = "lm_head.weight", "embed.weight"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint in archspec's terms. `tensors` are under the names of `Plan.parameter_shapes`, in their dtype."""
+
+    spec: ModelSpec
+    comment: str
+    """What to write on top of the spec: where it comes from."""
+    tensors: dict[str, Tensor]
+
+    @property
+    def text(self) -> str:
+        """The spec as it is written."""
+        return format_spec(self.spec, self.comment)
+
+
+def import_checkpoint(source: str | Path) -> Imported:
+    """Read a checkpoint folder.
+
+    Errors: ImportRefused for what a spec cannot express, with every feature and its field; CheckpointError for a
+    folder that is not a whole checkpoint.
+    """
+    folder = Path(source)
+    config = read_config(folder)
+    name = model_name(folder)
+    family = detect(config, name)
+    blueprint = family.read(config, name)
+    plan = _plan(blueprint.spec, config.path)
+    tensors = _tensors(plan, blueprint, open_weights(folder))
+    comment = "\n".join([f"Imported from a checkpoint of {family.name}.", *blueprint.remarks])
+    return Imported(blueprint.spec, comment, tensors)
+
+
+def write_imported(imported: Imported, directory: str | Path) -> None:
+    """Write DIRECTORY/model.arch and DIRECTORY/model.safetensors, both or neither.
+
+    Errors: CheckpointError if that would write into a checkpoint of another kind.
+    """
+    folder = Path(directory)
+    if any((folder / name).exists() for name in ("config.json", "params.json")):
+        raise CheckpointError(f"{folder} holds a checkpoint that is not archspec's: choose another folder to write to")
+    folder.mkdir(parents=True, exist_ok=True)
+    writers: dict[str, Callable[[Path], object]] = {
+        WEIGHTS_FILE: lambda path: save_file(imported.tensors, path, metadata={"format": "pt"}),
+        ARCH_FILE: lambda path: path.write_text(imported.text, encoding="utf-8"),
+    }
+    write_files(folder, writers)
+
+
+def model_name(folder: Path) -> str:
+    """A folder's name as the name of a model."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.resolve().name) or "model"
+    return name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+
+
+def _plan(spec: ModelSpec, config_path: Path) -> Plan:
+    """The plan of an imported spec. Errors: CheckpointError with what the checks of a spec find."""
+    analysis = analyse_spec(spec)
+    if not analysis.ok:
+        found = [diagnostic.message() for diagnostic in analysis.diagnostics if diagnostic.severity == "error"]
+        raise CheckpointError(f"{config_path}: describes no consistent model: {'; '.join(found)}")
+    return analysis.plan()
+
+
+def _tensors(plan: Plan, blueprint: Blueprint, entries: Entries) -> dict[str, Tensor]:
+    """Every parameter of the plan. Errors: CheckpointError if names, shapes or dtypes disagree."""
+    entries = _stripped(entries, blueprint.prefixes)
+    wanted = {name: (blueprint.names(name), shape) for name, shape in plan.parameter_shapes()}
+    present = {name for name in entries if not blueprint.ignored(name)}
+    if plan.tied_embeddings:
+        present -= _repeated_output(blueprint, entries)
+    _check(wanted, present, entries)
+    return {name: read_floats(entries[source], source) for name, (source, _) in wanted.items()}
+
+
+def _stripped(entries: Entries, prefixes: tuple[str, ...]) -> Entries:
+    """Without a prefix that all names have."""
+    for prefix in prefixes:
+        if entries and all(name.startswith(prefix) for name in entries):
+            return {name.removeprefix(prefix): entry for name, entry in entries.items()}
+    return entries
+
+
+def _repeated_output(blueprint: Blueprint, entries: Entries) -> set[str]:
+    """The output matrix of a tied model, if it was saved as well. Errors: CheckpointError if it is another matrix."""
+    output, embedding = blueprint.names(_OUTPUT), blueprint.names(_EMBEDDING)
+    if output not in entries or embedding not in entries:
+        return set()
+    if not torch.equal(entries[output].read(), entries[embedding].read()):
+        raise CheckpointError(f"the config ties the embeddings, but {output} differs from {embedding}")
+    return {output}
+
+
+def _check(wanted: dict[str, tuple[str, Shape]], present: set[str], entries: Entries) -> None:
+    sources = dict(wanted.values())
+    missing = [source for source in sources if source not in entries]
+    extra = sorted(present - set(sources))
+    shapes = [
+        f"{source} is {list(entries[source].shape)}, not {list(shape)}"
+        for source, shape in sources.items()
+        if source in entries and entries[source].shape != shape
+    ]
+    problems = (("missing", missing), ("unexpected", extra), ("of another shape than the config says", shapes))
+    text = "; ".join(f"{len(names)} {what}: {_cut(names)}" for what, names in problems if names)
+    if text:
+        raise CheckpointError(f"the tensors do not fit the config: {text}")
+
+
+def _cut(names: list[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

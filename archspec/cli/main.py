@@ -1,0 +1,43 @@
+"""`archspec`: the command line. Each subcommand stands in a file of its own and imports what it needs when it runs."""
+
+import os
+import sys
+
+import typer
+
+from archspec.cli import check, compile_, explain, generate, import_, memory, show
+from archspec.cli.common import CliError
+
+app = typer.Typer(
+    name="archspec",
+    help="A language and compiler for decoder language models whose layers share KV caches.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("check")(check.check)
+app.command("show")(show.show)
+app.command("memory")(memory.memory)
+app.command("compile")(compile_.compile_)
+app.command("import")(import_.import_)
+app.command("generate")(generate.generate)
+app.command("explain")(explain.explain)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 fine, 1 an error in what was given, 2 wrong usage."""
+    try:
+        app()
+    except CliError as error:
+        typer.echo(f"archspec: error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

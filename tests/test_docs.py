@@ -1,0 +1,82 @@
+"""Every code block of the README and of docs/ is run, and every output that they show is the real one."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from archspec.cli.tables import cache_table
+from archspec.driver import analyse_text
+from archspec.render import render_text
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(r"^```(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if match[1] in languages:
+                found.append(Block(page, text[: match.start()].count("\n") + 1, match[1], match[2]))
+    return found
+
+
+@pytest.mark.parametrize("block", blocks("arch"), ids=str)
+def test_examples_are_clean(block: Block) -> None:
+    assert not render_text(analyse_text(block.text).diagnostics)
+
+
+@pytest.mark.parametrize("block", blocks("arch-error"), ids=str)
+def test_broken_examples_say_what_the_page_shows(block: Block) -> None:
+    shown = next(b.text for b in blocks("text") if b.page == block.page and b.line > block.line)
+    assert render_text(analyse_text(block.text).diagnostics).startswith(shown.strip())
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(compile(block.text, str(block), "exec"), {})
+
+
+def test_readme_shows_the_real_finding_and_table() -> None:
+    readme = [block for block in blocks("arch", "text") if block.page.name == "README.md"]
+    spec, finding, table = (block.text for block in readme)
+    forgotten = [line for line in spec.splitlines() if not line.strip().startswith(("cache@4", "prefill exit"))]
+    analysis = analyse_text("\n".join(forgotten) + "\n", "nano_yoco.arch")
+    assert render_text(analysis.diagnostics).strip() == finding.strip()
+    rows = cache_table(analyse_text(spec).plan(), "float32").rows
+    shown = [tuple(re.split(r"\s{2,}", line.strip())) for line in table.splitlines()[2:]]
+    assert shown == [tuple(row) for row in rows]
+
+
+def test_readme_commands_run(tmp_path: Path) -> None:
+    (tmp_path / "specs").symlink_to(ROOT / "specs")
+    text = next(b.text for b in blocks("sh") if b.page.name == "README.md" and "archspec check" in b.text)
+    # Compiling is tested elsewhere; here the commands are.
+    env = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+    for line in text.splitlines():
+        command = shlex.split(line, comments=True)
+        if command[:1] != ["archspec"] or "path/to" in line:
+            continue
+        program = [sys.executable, "-m", "archspec.cli.main", *command[1:]]
+        done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert done.stdout

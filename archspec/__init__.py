@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 from archspec.diagnostics import Diagnostic
 from archspec.driver import SpecError, check, parse, parse_spec_text, plan
+from archspec.levels_plan import LevelsPlan
 from archspec.plan import Plan
 from archspec.spec.format import format_spec
+from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import ModelSpec
 
 if TYPE_CHECKING:
-    from archspec.runtime.model import Model
+    from archspec.runtime.build import AnyModel
 
 __all__ = [
     "Diagnostic",
+    "LevelsPlan",
+    "LevelsSpec",
     "ModelSpec",
     "Plan",
     "SpecError",
@@ -38,7 +42,7 @@ def compile(
     seed: int = 0,
     backend: str = "auto",
     compile: bool = True,
-) -> "Model":
+) -> "AnyModel":
     """A runnable model of a spec, with random weights drawn from `seed`. Raises SpecError for a bad spec."""
     from archspec.runtime.build import build_model
 
@@ -54,7 +58,7 @@ def load(
     dtype: str | None = None,
     backend: str = "auto",
     compile: bool = True,
-) -> "Model":
+) -> "AnyModel":
     """The model in a folder that `Model.save` or `archspec import` wrote. `dtype=None` keeps that of the weights.
 
     Errors: SpecError for a bad spec, ValueError for weights that do not fit it, FileNotFoundError.

@@ -1,12 +1,13 @@
 """A plan in words: who writes and who reads each cache, what it keeps and costs, and where prefill exits."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from archspec.diagnostics import layer_numbers
-from archspec.plan import DTYPE_BYTES, CacheSlot, Plan, RetentionPlan, Step
+from archspec.levels_plan import AnyPlan, LevelsPlan
+from archspec.plan import DTYPE_BYTES, CacheSlot, LayerPlan, Plan, RetentionPlan, Step
 from archspec.spec.format import rope_text
 
 
@@ -23,8 +24,10 @@ class CacheRow:
     """Bytes a token while nothing is dropped, of all slots of the row; 0 for states."""
 
 
-def cache_rows(plan: Plan, dtype: str) -> list[CacheRow]:
-    """The cache table of a plan: slots in writing order, alike ones folded, states last."""
+def cache_rows(plan: AnyPlan, dtype: str) -> list[CacheRow]:
+    """The cache table of a plan: slots in writing order, alike ones folded, states last; a level after the other."""
+    if isinstance(plan, LevelsPlan):
+        return _rows_of_levels(plan, dtype)
     groups: dict[tuple[Any, ...], list[CacheSlot]] = {}
     for slot in plan.slots:
         groups.setdefault(_signature(slot), []).append(slot)
@@ -38,6 +41,25 @@ def cache_rows(plan: Plan, dtype: str) -> list[CacheRow]:
     return rows
 
 
+def _rows_of_levels(plan: LevelsPlan, dtype: str) -> list[CacheRow]:
+    """Rows with the level before the cache; bytes a token are a block's, divided by its tokens and rounded."""
+    length = plan.block_length
+    blocks = [
+        replace(
+            row,
+            cache=f"blocks.{row.cache}",
+            keeps=f"{row.keeps} blocks" if row.token_bytes else row.keeps,
+            token_bytes=round(row.token_bytes / length),
+        )
+        for row in cache_rows(plan.blocks, dtype)
+    ]
+    tokens = [
+        replace(row, cache=f"tokens.{row.cache}", keeps=f"{row.keeps}, for one block", token_bytes=0)
+        for row in cache_rows(plan.tokens, dtype)
+    ]
+    return blocks + tokens
+
+
 def _signature(slot: CacheSlot) -> tuple[Any, ...]:
     """Equal for slots that can share a line: the same in all but their place."""
     offsets = tuple(reader - slot.writer_idx for reader in slot.readers)
@@ -48,6 +70,7 @@ def _signature(slot: CacheSlot) -> tuple[Any, ...]:
         slot.projected,
         slot.name.split("@")[0],
         slot.window,
+        slot.sinks,
         slot.num_kv_heads,
         slot.head_dim,
         slot.rope,
@@ -66,10 +89,16 @@ def _row(group: list[CacheSlot], element_bytes: int) -> CacheRow:
         cache=name,
         holds=holds,
         readers=_readers(group),
-        keeps="all" if slot.window is None else f"last {slot.window}",
+        keeps=_keeps(slot),
         kv_heads=f"{slot.num_kv_heads} x {slot.head_dim}",
         token_bytes=len(group) * slot.elements_per_token * element_bytes,
     )
+
+
+def _keeps(slot: CacheSlot) -> str:
+    if slot.window is None:
+        return "all"
+    return f"first {slot.sinks}, last {slot.window}" if slot.sinks else f"last {slot.window}"
 
 
 def _readers(group: list[CacheSlot]) -> str:
@@ -95,21 +124,42 @@ def _at(word: str, indices: Iterable[int]) -> str:
     return f"{word}@{layer_numbers([number - 1 for number in numbers]).split(' ', 1)[1]}"
 
 
-def exit_text(plan: Plan) -> str:
+def exit_text(plan: AnyPlan, unit: str = "token") -> str:
     """Where prefill stops computing all positions, and what that saves."""
+    if isinstance(plan, LevelsPlan):
+        tokens = "prefill starts the token level for the next block only: its caches live for one block"
+        return f"{tokens}\nin the block level, {exit_text(plan.blocks, 'block')}"
     rest = [step for step in plan.body[plan.exit_idx :] if step.op == "layer"]
     if plan.exit_idx == 0:
         return "prefill computes the last position only: nothing is cached"
     last = plan.body[plan.exit_idx - 1]
+    if last.op == "iterate":
+        last = plan.groups[last.idx].steps[-1]
     done = plan.slots[last.idx].name if last.op == "write" else f"layer {last.idx + 1}"
     if not rest:
-        return f"prefill runs every layer for every token (the last write is that of {done})"
+        return f"prefill runs every layer for every {unit} (the last write is that of {done})"
     layers = layer_numbers([step.idx for step in rest])
-    return f"prefill exits after {done}: {layers} of {len(plan.layers)} run for the last position only"
+    runs = "run" if len(rest) > 1 else "runs"
+    return f"prefill exits after {done}: {layers} of {len(plan.layers)} {runs} for the last position only"
 
 
-def plan_text(plan: Plan) -> str:
+def iteration_texts(plan: AnyPlan) -> list[str]:
+    """What each iteration group costs."""
+    if isinstance(plan, LevelsPlan):
+        return [f"{word}: {text}" for word, level in plan.levels() for text in iteration_texts(level)]
+    texts = []
+    for group in plan.groups:
+        layers = [step.idx for step in group.steps if step.op == "layer"]
+        cost = f"{group.num_passes} passes x {len(layers)} layers = {group.num_passes * len(layers)} layer runs"
+        passes = f"{group.forward} forward, {group.backward} backward"
+        texts.append(f"{layer_numbers(layers)} iterate ({passes}): {cost} in prefill and training; decoding runs once")
+    return texts
+
+
+def plan_text(plan: AnyPlan) -> str:
     """The whole plan, one fact a line; equal plans print equally."""
+    if isinstance(plan, LevelsPlan):
+        return _levels_text(plan)
     lines = [
         f"plan {plan.name}",
         f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {plan.num_parameters()} parameters",
@@ -132,9 +182,23 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _levels_text(plan: LevelsPlan) -> str:
+    vectors = f"{plan.take} of {plan.num_context} vectors"
+    lines = [
+        f"plan {plan.name}",
+        f"  blocks of {plan.block_length} tokens, vocab {plan.vocab_size}, {plan.num_parameters()} parameters",
+        f"  a block is its rows of width {plan.lookup.size}, {plan.lookup.merge}; its context a {vectors}",
+        f"  token embedding scale {plan.token_embed_scale:.10g}, {plan.block_positions} positions a block",
+        f"  cache bytes {plan.cache_formula()}",
+    ]
+    for word, level in plan.levels():
+        lines += ["", word, *(f"  {line}" for line in plan_text(level).splitlines()[1:])]
+    return "\n".join(lines)
+
+
 def _slot_text(slot: CacheSlot) -> str:
     kind = "projection of" if slot.projected else "own K/V of"
-    keeps = "all" if slot.window is None else f"last {slot.window}"
+    keeps = _keeps(slot)
     readers = layer_numbers(slot.readers) if slot.readers else "nobody"
     norms = "".join(
         f", {word} {norm.kind}" for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm)) if norm.kind != "none"
@@ -149,13 +213,28 @@ def _layer_text(plan: Plan, idx: int) -> str:
     layer = plan.layers[idx]
     ffn = f"{layer.ffn.kind}({layer.ffn.hidden_size})" if layer.ffn else "no ffn"
     if layer.mixer is None:
-        return f"no mixer; {ffn}"
+        return f"no mixer; {ffn}{_frame(layer)}"
     heads = f"{layer.mixer.num_heads} x {layer.mixer.head_dim}"
     if isinstance(layer.mixer, RetentionPlan):
-        return f"retention {heads}, {plan.states[layer.mixer.state_idx].name}; {ffn}"
-    window = "" if layer.mixer.window is None else f", window {layer.mixer.window}"
-    q_norm = ", q-norm" if layer.mixer.q_norm.kind != "none" else ""
-    return f"attention {heads} over {plan.slots[layer.mixer.slot_idx].name}{window}{q_norm}; {ffn}"
+        state = plan.states[layer.mixer.state_idx].name
+        return f"retention ({layer.mixer.decay} decay) {heads}, {state}; {ffn}{_frame(layer)}"
+    mixer = layer.mixer
+    extras = [
+        f"window {mixer.window}" if mixer.window is not None else "",
+        f"sinks {mixer.sinks}" if mixer.sinks else "",
+        "" if mixer.sees_self else "earlier tokens only",
+        "q-norm" if mixer.q_norm.kind != "none" else "",
+        f"scale {mixer.scale:.10g}" if mixer.scale != mixer.head_dim**-0.5 else "",
+        f"softcap {mixer.softcap:.10g}" if mixer.softcap else "",
+    ]
+    shown = "".join(f", {extra}" for extra in extras if extra)
+    return f"attention {heads} over {plan.slots[mixer.slot_idx].name}{shown}; {ffn}{_frame(layer)}"
+
+
+def _frame(layer: LayerPlan) -> str:
+    """How mixer and ffn are put together, where that is not pre-norm and one after the other."""
+    parallel = "; parallel" if layer.parallel_residual else ""
+    return f"{parallel}; {layer.placement} norms" if layer.placement != "pre" else parallel
 
 
 def _step_text(plan: Plan, step: Step) -> str:
@@ -164,16 +243,22 @@ def _step_text(plan: Plan, step: Step) -> str:
             return f"write {plan.slots[step.idx].name}"
         case "layer":
             return f"layer {step.idx + 1}"
+        case "iterate":
+            group = plan.groups[step.idx]
+            inner = ", ".join(_step_text(plan, each) for each in group.steps)
+            return f"iterate {group.forward} + {group.backward} passes: {inner}"
         case "last":
             return "last position only"
         case "embed" | "head":
             return step.op
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: AnyPlan) -> dict[str, Any]:
     """All fields of a plan as plain values."""
+    levels = {word: plan_json(level) for word, level in plan.levels()} if isinstance(plan, LevelsPlan) else {}
     return {
         **asdict(plan, dict_factory=_plain),
+        **levels,
         "num_parameters": plan.num_parameters(),
         "cache_formula": plan.cache_formula(),
     }

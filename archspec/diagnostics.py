@@ -85,8 +85,13 @@ def has_errors(diagnostics: tuple[Diagnostic, ...] | list[Diagnostic]) -> bool:
     return any(diagnostic.severity == "error" for diagnostic in diagnostics)
 
 
+_LONGEST_WORD = 60
+
+
 def suggest(word: str, known: list[str] | tuple[str, ...]) -> str | None:
     """The known word that `word` was probably meant to be."""
+    if len(word) > _LONGEST_WORD:
+        return None
     matches = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return matches[0] if matches else None
 

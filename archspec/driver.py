@@ -8,21 +8,24 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from archspec.checks import run_checks
+from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
 from archspec.diagnostics import Diagnostic, has_errors
 from archspec.files import read_source
-from archspec.graph.layer_graph import LayerGraph
+from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 from archspec.graph.lower import lower
-from archspec.plan import Plan
-from archspec.planner import make_plan
+from archspec.levels_plan import AnyPlan
+from archspec.planner import make_levels_plan, make_plan
 from archspec.render import render_text
 from archspec.source import Source, Span
 from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
+from archspec.spec.elaborate_levels import elaborate_levels, has_levels
 from archspec.spec.errors import InvalidJson, TooManyLayers
 from archspec.spec.format import format_spec
+from archspec.spec.levels import LevelsSpec, spec_from_json
 from archspec.spec.model import ModelSpec
 from archspec.syntax.parser import parse_text
+from archspec.syntax.tree import Model
 
 
 class SpecError(ValueError):
@@ -40,17 +43,21 @@ class Analysis:
     source: Source
     diagnostics: tuple[Diagnostic, ...]
     elaborated: Elaborated | None = None
-    graph: LayerGraph | None = None
+    graph: LayerGraph | LevelsGraph | None = None
 
     @property
     def ok(self) -> bool:
         return not has_errors(self.diagnostics)
 
-    def plan(self) -> Plan:
+    def plan(self) -> AnyPlan:
         """The plan of a spec without errors; raises SpecError for others."""
         if not self.ok or self.elaborated is None or self.graph is None:
             raise SpecError(self.diagnostics)
-        return make_plan(self.elaborated.spec, self.graph)
+        spec, graph = self.elaborated.spec, self.graph
+        if isinstance(graph, LayerGraph):
+            return make_plan(spec, graph)
+        assert isinstance(spec, LevelsSpec)
+        return make_levels_plan(spec, graph.blocks, graph.tokens)
 
 
 def analyse(path: str | Path) -> Analysis:
@@ -78,29 +85,56 @@ def analyse_source(source: Source) -> Analysis:
     parsed, found = parse_text(source)
     if parsed is None:
         return Analysis(source, _sorted(found))
+    if has_levels(parsed):
+        return _analyse_levels(source, parsed, found)
     elaborated, problems = elaborate(parsed)
     found += problems
-    total = elaborated.spec.num_layers
-    if total > MAX_LAYERS:
-        span = elaborated.spans.settings.get("layers", elaborated.spans.name)
-        return Analysis(source, _sorted([*found, TooManyLayers(span=span, total=total, limit=MAX_LAYERS)]))
+    if elaborated.spec.num_layers > MAX_LAYERS:
+        return Analysis(source, _sorted([*found, _too_many(elaborated)]))
     graph = lower(elaborated.spec)
     found += run_checks(Context(elaborated, graph))
     return Analysis(source, _sorted(found), elaborated, graph)
 
 
+def _analyse_levels(source: Source, parsed: Model, found: list[Diagnostic]) -> Analysis:
+    """The same for a model with levels: each is lowered and checked as a model of its own."""
+    elaborated, problems = elaborate_levels(parsed)
+    found += problems
+    too_many = [_too_many(level) for level in elaborated.levels if level.spec.num_layers > MAX_LAYERS]
+    if too_many:
+        return Analysis(source, _sorted([*found, *too_many]))
+    graphs = {level.level.kind: lower(level.spec) for level in elaborated.levels}
+    found += run_level_checks(elaborated, [Context(level, graphs[level.level.kind]) for level in elaborated.levels])
+    graph = LevelsGraph(graphs["blocks"], graphs["tokens"]) if len(graphs) == 2 else None
+    return Analysis(source, _sorted(found), elaborated, graph)
+
+
+def _too_many(elaborated: Elaborated) -> Diagnostic:
+    span = elaborated.spans.settings.get("layers", elaborated.spans.name)
+    return TooManyLayers(span=span, total=elaborated.spec.num_layers, limit=MAX_LAYERS)
+
+
 def _analyse_json(source: Source) -> Analysis:
     try:
-        spec = ModelSpec.model_validate_json(source.text)
+        spec = spec_from_json(source.text)
     except ValidationError as error:
         found = [
             InvalidJson(
-                span=Span(source, 0, 0), place=".".join(map(str, problem["loc"])) or "the file", problem=problem["msg"]
+                span=_json_place(source, problem["loc"]),
+                place=".".join(map(str, problem["loc"])) or "the file",
+                problem=problem["msg"],
             )
             for problem in error.errors()
         ]
         return Analysis(source, tuple(found))
     return analyse_text(format_spec(spec), source.name)
+
+
+def _json_place(source: Source, keys: tuple[int | str, ...]) -> Span:
+    """The last key of a path, if it stands in the text once; else the start of the file."""
+    key = next((f'"{key}"' for key in reversed(keys) if isinstance(key, str)), "")
+    start = source.text.find(key) if source.text.count(key) == 1 else 0
+    return Span(source, start, start + len(key) if start else 0)
 
 
 def _sorted(found: list[Diagnostic]) -> tuple[Diagnostic, ...]:
@@ -129,6 +163,6 @@ def _spec(analysis: Analysis) -> ModelSpec:
     return analysis.elaborated.spec
 
 
-def plan(spec: ModelSpec) -> Plan:
+def plan(spec: ModelSpec) -> AnyPlan:
     """The plan of a spec. Raises SpecError if the spec is inconsistent."""
     return analyse_spec(spec).plan()

@@ -7,6 +7,7 @@ from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
 
 MAX_BYTES = 1 << 20
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +15,8 @@ class UnreadableFile(Diagnostic):
     """A file that cannot be read as a spec.
 
     What: the path is missing, a folder, not permitted, empty, larger than 1 MiB, or not UTF-8 text.
+    Why it is bad: there is nothing to check.
+    Example: `archspec check model.safetensors`
     """
 
     code = "E0020"
@@ -29,23 +32,33 @@ def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        return _unreadable(path, "is a folder, not a spec")
+        return _unreadable(path, "a folder, not a spec")
     except FileNotFoundError:
         return _unreadable(path, "no such file")
     except PermissionError:
         return _unreadable(path, "no permission to read this file")
     except (OSError, ValueError) as error:
         return _unreadable(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    if len(data) > MAX_BYTES:
-        return _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB: this is hardly a spec")
-    if b"\0" in data:
-        return _unreadable(path, "a binary file, not a spec")
-    if not data.strip():
-        return _unreadable(path, "the file is empty: a spec is `model NAME { ... }`")
+    problem = _problem(data)
+    if problem is not None:
+        return _unreadable(path, problem)
     try:
         return Source(str(path), data.decode("utf-8-sig")), None
     except UnicodeDecodeError as error:
-        return _unreadable(path, f"not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}")
+        line = data.count(b"\n", 0, error.start) + 1
+        return _unreadable(path, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
+
+
+def _problem(data: bytes) -> str | None:
+    if data.startswith(_UTF16):
+        return "UTF-16 text: save the file as UTF-8"
+    if b"\0" in data:
+        return "a binary file, not a spec"
+    if len(data) > MAX_BYTES:
+        return f"larger than {MAX_BYTES >> 20} MiB: this is hardly a spec"
+    if not data.strip():
+        return "the file is empty: a spec is `model NAME { ... }`"
+    return None
 
 
 def _unreadable(path: Path, problem: str) -> tuple[Source, Diagnostic]:

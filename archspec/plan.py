@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from archspec.spec.model import Ffn, Norm, Rope
+from archspec.spec.model import Decay, Ffn, Norm, Placement, Rope
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 Shape = tuple[int, ...]
-GATED_FFNS = frozenset({"swiglu"})
+GATED_FFNS = frozenset({"swiglu", "geglu", "geglu-tanh"})
+NO_NORM = Norm(kind="none")
 STATE_DTYPE = "float32"
 """Recurrent states are float32 whatever the model's dtype: a bfloat16 decay of 0.9989 rounds to 1.0."""
 
@@ -23,7 +24,8 @@ STATE_DTYPE = "float32"
 class CacheSlot:
     """A place for keys and values, shape (B, num_kv_heads, cache_len, head_dim) each, written once a token.
 
-    A windowed slot is a ring of `window` positions (the current token counts); `window=None` keeps everything.
+    A windowed slot keeps the first `sinks` positions and a ring of the last `window` (the current token counts);
+    `window=None` keeps everything.
     """
 
     idx: int
@@ -41,6 +43,7 @@ class CacheSlot:
     """Norm of the hidden states before a projected slot's K/V; kind `none` for a layer's own K/V (already normed)."""
     k_norm: Norm
     bias: bool
+    sinks: int = 0
 
     @property
     def elements_per_token(self) -> int:
@@ -48,7 +51,7 @@ class CacheSlot:
 
     def cache_len(self, context: int) -> int:
         """Tokens allocated for a sequence of `context` tokens."""
-        return context if self.window is None else min(context, self.window)
+        return context if self.window is None else min(context, self.sinks + self.window)
 
 
 @dataclass(frozen=True)
@@ -81,22 +84,40 @@ class AttentionPlan:
     q_norm: Norm
     qkv_bias: bool
     out_bias: bool
+    scale: float
+    """Factor on q . k."""
+    softcap: float | None = None
+    """c * tanh(scores / c) before the mask (Gemma 2)."""
+    sees_self: bool = True
+    """False: a query sees strictly earlier positions only, and the first position outputs zeros (LCKV)."""
+    sinks: int = 0
+    """First positions that stay visible beside the window. A query p is as far from sink k as its place in the cache
+    says: min(p, sinks + window - 1) - k (StreamingLLM, arXiv 2309.17453)."""
 
 
 @dataclass(frozen=True)
 class RetentionPlan:
-    """Gated retention (arXiv 2405.05254, section 3.1)."""
+    """Retention: S_t = g_t S_{t-1} + k_t v_t, o_t = q_t S_t, with one decay g a head and token.
+
+    `gated` computes the decay from the input (YOCO, arXiv 2405.05254, section 3.1); `fixed` is RetNet's
+    1 - 2 ** -(5 + h) for head h (arXiv 2307.08621); `none` never forgets (linear attention, arXiv 2006.16236,
+    with the identity as feature map).
+    """
 
     num_heads: int
     head_dim: int
     state_idx: int
     rope: Rope
     norm_eps: float
+    decay: Decay = "gated"
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """Pre-norm residual layer: x += mixer(norm(x)); x += ffn(norm(x)). A missing part is None.
+    """Residual layer: x += mixer(norm(x)); x += ffn(norm(x)). A missing part is None.
+
+    `placement` says where norms stand: `pre` as above, `post` x += norm(mixer(x)) (OLMo 2), `sandwich` both, each
+    with weights of its own (Gemma 2).
 
     With `parallel_residual` (GPT-J, GPT-NeoX) both parts see the layer's input: x += mixer(norm(x)) + ffn(norm'(x)).
     """
@@ -107,9 +128,10 @@ class LayerPlan:
     norm: Norm
     ffn_bias: bool
     parallel_residual: bool = False
+    placement: Placement = "pre"
 
 
-Op = Literal["embed", "write", "layer", "last", "head"]
+Op = Literal["embed", "write", "layer", "iterate", "last", "head"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +139,33 @@ class Step:
     """One step of a phase.
 
     `write` computes and stores K/V of slot `idx` for the current positions (of the writer's normed input if they are
-    its own, of its output if projected); `layer` runs layer `idx`; `last` keeps only the last position from here on.
+    its own, of its output if projected); `layer` runs layer `idx`; `iterate` runs
+    group `idx`; `last` keeps only the last position from here on. `embed` and `head` are the ends of a stack.
     """
 
     op: Op
     idx: int = -1
+
+
+@dataclass(frozen=True)
+class IterationGroup:
+    """Steps that are repeated until caches read before they are written are right (LCKV, arXiv 2405.10637, 2.2).
+
+    All passes start from the same hidden states. In pass 1 the `late_slots` hold zeros for the new positions; in pass
+    k a reader that stands before the slot's `write` sees what pass k - 1 wrote, one that stands after it this pass's.
+    The last pass is kept. `forward` passes run without gradient, then `backward` with it. Decoding runs them once:
+    late readers see earlier tokens only.
+    """
+
+    idx: int
+    steps: tuple[Step, ...]
+    late_slots: tuple[int, ...]
+    forward: int
+    backward: int
+
+    @property
+    def num_passes(self) -> int:
+        return self.forward + self.backward
 
 
 @dataclass(frozen=True)
@@ -138,9 +182,16 @@ class Plan:
     slots: tuple[CacheSlot, ...]
     states: tuple[StateSlot, ...]
     body: tuple[Step, ...]
-    """All writes and layers in execution order."""
+    """All writes and layers in execution order, those that iterate as one `iterate` step."""
     exit_idx: int
     """Number of steps of `body` that prefill must run for every prompt token; the rest need the last one only."""
+    groups: tuple[IterationGroup, ...] = ()
+    final_softcap: float | None = None
+    """c * tanh(logits / c)."""
+    inputs: Literal["tokens", "vectors"] = "tokens"
+    """`vectors`: hidden states come from outside and there is no embedding matrix; `embed` only scales."""
+    outputs: Literal["logits", "vectors"] = "logits"
+    """`vectors`: `head` is the final norm alone."""
 
     def forward_steps(self) -> tuple[Step, ...]:
         """Teacher forcing: every layer for every position."""
@@ -152,8 +203,8 @@ class Plan:
         return (Step("embed"), *self.body[:cut], Step("last"), *self.body[cut:], Step("head"))
 
     def decode_steps(self) -> tuple[Step, ...]:
-        """One token."""
-        return self.forward_steps()
+        """One token: nothing iterates, since late readers see earlier tokens only."""
+        return (Step("embed"), *flattened(self.body, self.groups), Step("head"))
 
     def cache_bytes(self, batch: int, context: int, dtype: str = "bfloat16") -> int:
         """Bytes of all slots and states for `batch` sequences of `context` tokens; exact."""
@@ -164,7 +215,7 @@ class Plan:
         """`cache_bytes` in closed form: B sequences, T tokens of context, e bytes an element."""
         per_window: Counter[int | None] = Counter()
         for slot in self.slots:
-            per_window[slot.window] += slot.elements_per_token
+            per_window[None if slot.window is None else slot.sinks + slot.window] += slot.elements_per_token
         full = per_window.pop(None, 0)
         terms = [f"{full}*T"] if full else []
         terms += [f"{n}*min(T, {w})" for w, n in sorted(per_window.items(), key=lambda item: item[0] or 0)]
@@ -178,7 +229,8 @@ class Plan:
 
     def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Name and shape of every parameter, in the order of the model's `state_dict`."""
-        yield "embed.weight", (self.vocab_size, self.hidden_size)
+        if self.inputs == "tokens":
+            yield "embed.weight", (self.vocab_size, self.hidden_size)
         for layer in self.layers:
             for name, shape in self._layer_shapes(layer):
                 yield f"layers.{layer.idx}.{name}", shape
@@ -188,13 +240,15 @@ class Plan:
                 yield from _norm_shapes(f"{prefix}norm", slot.norm, self.hidden_size)
                 yield from _kv_shapes(prefix, slot, self.hidden_size)
         yield from _norm_shapes("norm", self.final_norm, self.hidden_size)
-        if not self.tied_embeddings:
+        if self.outputs == "logits" and not self.tied_embeddings:
             yield "lm_head.weight", (self.vocab_size, self.hidden_size)
 
     def _layer_shapes(self, layer: LayerPlan) -> Iterator[tuple[str, Shape]]:
         width = self.hidden_size
+        pre = layer.norm if layer.placement != "post" else NO_NORM
+        post = layer.norm if layer.placement != "pre" else NO_NORM
         if layer.mixer is not None:
-            yield from _norm_shapes("mixer_norm", layer.norm, width)
+            yield from _norm_shapes("mixer_norm", pre, width)
         match layer.mixer:
             case AttentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
@@ -207,17 +261,26 @@ class Plan:
                 inner = mixer.num_heads * mixer.head_dim
                 for name in ("q_proj", "k_proj", "v_proj", "g_proj"):
                     yield from _linear_shapes(f"mixer.{name}", width, inner, False)
-                yield from _linear_shapes("mixer.gt_proj", width, mixer.num_heads, False)
+                if mixer.decay == "gated":
+                    yield from _linear_shapes("mixer.gt_proj", width, mixer.num_heads, False)
                 yield from _linear_shapes("mixer.o_proj", inner, width, False)
             case None:
                 pass
+        if layer.mixer is not None:
+            yield from _norm_shapes("mixer_post_norm", post, width)
         if layer.ffn is not None:
             ffn_hidden_size = layer.ffn.hidden_size or 0
-            yield from _norm_shapes("ffn_norm", layer.norm, width)
+            yield from _norm_shapes("ffn_norm", pre, width)
             if layer.ffn.kind in GATED_FFNS:
                 yield from _linear_shapes("ffn.gate_proj", width, ffn_hidden_size, layer.ffn_bias)
             yield from _linear_shapes("ffn.up_proj", width, ffn_hidden_size, layer.ffn_bias)
             yield from _linear_shapes("ffn.down_proj", ffn_hidden_size, width, layer.ffn_bias)
+            yield from _norm_shapes("ffn_post_norm", post, width)
+
+
+def flattened(steps: tuple[Step, ...], groups: tuple[IterationGroup, ...]) -> tuple[Step, ...]:
+    """Steps with each `iterate` replaced by the group's own, once."""
+    return tuple(inner for step in steps for inner in (groups[step.idx].steps if step.op == "iterate" else (step,)))
 
 
 def _kv_shapes(prefix: str, slot: CacheSlot, width: int) -> Iterator[tuple[str, Shape]]:

@@ -3,22 +3,28 @@
 Contract: `make_plan` expects a spec that `archspec.checks` found free of errors.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 from math import sqrt
 from typing import TypeVar
 
+from archspec.graph.iteration import covers, cycles, iterations, write_place
 from archspec.graph.layer_graph import CacheNode, LayerGraph, LayerNode
 from archspec.graph.lower import final_norm
+from archspec.levels_plan import LevelsPlan
 from archspec.plan import (
     AttentionPlan,
     CacheSlot,
+    IterationGroup,
     LayerPlan,
     Plan,
     RetentionPlan,
     StateSlot,
     Step,
 )
-from archspec.spec.model import ModelSpec
+from archspec.spec.levels import LevelsSpec, block_view, token_view
+from archspec.spec.model import DECAYS, ModelSpec
 
 _T = TypeVar("_T")
 
@@ -27,11 +33,11 @@ def make_plan(spec: ModelSpec, graph: LayerGraph) -> Plan:
     """Settle every decision about a checked spec."""
     slots = tuple(_slot(idx, graph, cache) for idx, cache in enumerate(_caches_in_writing_order(graph)))
     slot_idx = {slot.name: slot.idx for slot in slots}
-    retentive = [layer for layer in graph.layers.values() if layer.mixer == "retention"]
+    retentive = [layer for layer in graph.layers.values() if layer.mixer in DECAYS]
     states = tuple(_state(idx, layer) for idx, layer in enumerate(retentive))
     state_idx = {state.writer_idx: state.idx for state in states}
     layers = tuple(_layer(graph, layer, slot_idx, state_idx) for layer in graph.layers.values())
-    body = tuple(_steps(graph, slot_idx))
+    body, groups = _grouped(spec, graph, tuple(_steps(graph, slot_idx)), slot_idx)
     scale = spec.embedding.scale
     return Plan(
         name=spec.name,
@@ -45,6 +51,25 @@ def make_plan(spec: ModelSpec, graph: LayerGraph) -> Plan:
         states=states,
         body=body,
         exit_idx=prefill_exit(layers, body),
+        groups=groups,
+        final_softcap=spec.final_softcap,
+    )
+
+
+def make_levels_plan(spec: LevelsSpec, blocks: LayerGraph, tokens: LayerGraph) -> LevelsPlan:
+    """Settle every decision about a checked spec of two levels, given the layer graph of each."""
+    block_plan = make_plan(block_view(spec), blocks)
+    token_plan = make_plan(token_view(spec), tokens)
+    take, length = spec.tokens.take, spec.blocks.length
+    return LevelsPlan(
+        name=spec.name,
+        block_length=length,
+        lookup=spec.blocks.lookup,
+        take=take.kind,
+        num_context=length if take.length is None else take.length,
+        blocks=replace(block_plan, inputs="vectors", outputs="vectors"),
+        tokens=replace(token_plan, inputs="vectors", embed_scale=1.0),
+        token_embed_scale=token_plan.embed_scale,
     )
 
 
@@ -56,7 +81,7 @@ def prefill_exit(layers: tuple[LayerPlan, ...], body: tuple[Step, ...]) -> int:
     writes = [
         position
         for position, step in enumerate(body, start=1)
-        if step.op == "write" or isinstance(layers[step.idx].mixer, RetentionPlan)
+        if step.op in ("write", "iterate") or isinstance(layers[step.idx].mixer, RetentionPlan)
     ]
     return max(writes, default=0)
 
@@ -76,6 +101,32 @@ def _steps(graph: LayerGraph, slot_idx: dict[str, int]) -> Iterator[Step]:
         yield from (Step("write", slot_idx[key]) for key in written.get((number, True), ()))
 
 
+def _grouped(
+    spec: ModelSpec, graph: LayerGraph, steps: tuple[Step, ...], slot_idx: dict[str, int]
+) -> tuple[tuple[Step, ...], tuple[IterationGroup, ...]]:
+    """Put the steps of each cycle into a group, with the passes of the `iterate` statement that covers it."""
+    keys = {idx: key for key, idx in slot_idx.items()}
+    places = [(step.idx + 1, 1) if step.op == "layer" else write_place(graph.caches[keys[step.idx]]) for step in steps]
+    body: list[Step] = []
+    groups: list[IterationGroup] = []
+    start = 0
+    for cycle in cycles(graph):
+        begin, end = bisect_left(places, cycle.first), bisect_right(places, cycle.last)
+        passes = next(statement for statement in iterations(spec) if covers(spec, statement, cycle))
+        body += [*steps[start:begin], Step("iterate", len(groups))]
+        groups.append(
+            IterationGroup(
+                idx=len(groups),
+                steps=steps[begin:end],
+                late_slots=tuple(sorted({slot_idx[key] for _, key in cycle.late})),
+                forward=passes.forward,
+                backward=passes.backward,
+            )
+        )
+        start = end
+    return (*body, *steps[start:]), tuple(groups)
+
+
 def _slot(idx: int, graph: LayerGraph, cache: CacheNode) -> CacheSlot:
     heads = _checked(cache.kv_heads)
     return CacheSlot(
@@ -91,6 +142,7 @@ def _slot(idx: int, graph: LayerGraph, cache: CacheNode) -> CacheSlot:
         norm=cache.norm,
         k_norm=cache.k_norm,
         bias=cache.bias,
+        sinks=cache.sinks,
     )
 
 
@@ -105,9 +157,16 @@ def _layer(graph: LayerGraph, layer: LayerNode, slot_idx: dict[str, int], state_
     mixer: AttentionPlan | RetentionPlan | None = None
     if layer.mixer in ("attend", "cross-attend"):
         mixer = _attention(graph, layer, slot_idx)
-    elif layer.mixer == "retention":
+    elif layer.mixer in DECAYS:
         heads = _checked(layer.heads)
-        mixer = RetentionPlan(heads.count, heads.head_dim or 0, state_idx[idx], layer.rope, layer.norm.eps or 1e-5)
+        mixer = RetentionPlan(
+            num_heads=heads.count,
+            head_dim=heads.head_dim or 0,
+            state_idx=state_idx[idx],
+            rope=layer.rope,
+            norm_eps=layer.norm.eps or 1e-5,
+            decay=DECAYS[layer.mixer],
+        )
     ffn = layer.ffn if layer.ffn is not None and layer.ffn.kind != "none" else None
     return LayerPlan(
         idx=idx,
@@ -116,6 +175,7 @@ def _layer(graph: LayerGraph, layer: LayerNode, slot_idx: dict[str, int], state_
         norm=layer.norm,
         ffn_bias="ffn" in layer.bias,
         parallel_residual=layer.parallel_residual,
+        placement=layer.placement,
     )
 
 
@@ -132,6 +192,10 @@ def _attention(graph: LayerGraph, layer: LayerNode, slot_idx: dict[str, int]) ->
         q_norm=layer.qk_norm,
         qkv_bias="qkv" in layer.bias,
         out_bias="out" in layer.bias,
+        scale=layer.attention_scale or (heads.head_dim or 1) ** -0.5,
+        softcap=layer.attention_softcap,
+        sees_self=layer.diagonal and (layer.number, 1) >= write_place(cache),
+        sinks=layer.sinks,
     )
 
 

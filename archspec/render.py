@@ -1,15 +1,20 @@
 """Diagnostics -> text as rustc prints it, and JSON."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from archspec.diagnostics import Diagnostic, Help
-from archspec.source import Source, Span
+from archspec.source import Span
 
 Style = str
 Segments = list[tuple[str, Style]]
 
 _BAR = "blue"
+_WIDEST = 160
+"""Characters of a line that are shown; of a longer one, those around the marks."""
+_LONGEST = 600
 
 
 def render_text(diagnostics: Sequence[Diagnostic]) -> str:
@@ -20,7 +25,10 @@ def render_text(diagnostics: Sequence[Diagnostic]) -> str:
 def segments(diagnostic: Diagnostic) -> Segments:
     """One diagnostic as styled pieces (styles are rich's), without a final line end."""
     style = "bold red" if diagnostic.severity == "error" else "bold yellow"
-    out: Segments = [(f"{diagnostic.severity}[{diagnostic.code}]", style), (f": {diagnostic.message()}", "bold")]
+    out: Segments = [
+        (f"{diagnostic.severity}[{diagnostic.code}]", style),
+        (f": {_clipped(diagnostic.message())}", "bold"),
+    ]
     span = diagnostic.span
     helps = diagnostic.helps()
     shown = _shown_lines(diagnostic)
@@ -43,32 +51,47 @@ def _shown_lines(diagnostic: Diagnostic) -> list[int]:
     return lines if diagnostic.span.source.text else []
 
 
+@dataclass(frozen=True)
+class _Mark:
+    span: Span
+    text: str
+    primary: bool
+
+
 def _snippet(diagnostic: Diagnostic, gutter: int, style: Style) -> Segments:
     source = diagnostic.span.source
-    marks: dict[int, list[tuple[Span, str, bool]]] = {}
+    marks: dict[int, list[_Mark]] = {}
     for label in diagnostic.labels():
         if label.span.source is source:
-            marks.setdefault(label.span.line, []).append((label.span, label.text, False))
-    marks.setdefault(diagnostic.span.line, []).append((diagnostic.span, diagnostic.remark(), True))
+            marks.setdefault(label.span.line, []).append(_Mark(label.span, label.text, False))
+    marks.setdefault(diagnostic.span.line, []).append(_Mark(diagnostic.span, diagnostic.remark(), True))
     out: Segments = [(f"\n{' ' * gutter} |", _BAR)]
     previous: int | None = None
     for line in sorted(marks):
         if previous is not None and line > previous + 2:
-            out.append((f"\n{'...':<{gutter + 2}}", _BAR))
-        out += [(f"\n{line:>{gutter}} | ", _BAR), (_printable(source.line_text(line)), "")]
-        for span, text, primary in sorted(marks[line], key=lambda mark: -mark[0].start):
-            out += _underline(source, span, text, primary, gutter, style)
+            out.append(("\n...", _BAR))
+        out += _line(source.line_text(line), line, marks[line], gutter, style)
         previous = line
     return out
 
 
-def _underline(source: Source, span: Span, text: str, primary: bool, gutter: int, style: Style) -> Segments:
-    line_text = source.line_text(span.line)
-    start = span.column - 1
-    width = max(1, min(span.end - span.start, len(line_text) - start))
-    mark = ("^" if primary else "-") * width
-    remark = f" {text}" if text else ""
-    return [(f"\n{' ' * gutter} | {' ' * start}", _BAR), (mark + remark, style if primary else _BAR)]
+def _line(text: str, line: int, marks: list[_Mark], gutter: int, style: Style) -> Segments:
+    """One line of the source, a piece of it if it is long, with its marks below, rightmost first."""
+    start = 0
+    if len(text) > _WIDEST:
+        start = max(0, min(mark.span.column - 1 for mark in marks) - _WIDEST // 4)
+    piece = text[start : start + _WIDEST]
+    shown = f"{'...' if start else ''}{_printable(piece)}{'...' if start + _WIDEST < len(text) else ''}"
+    out: Segments = [(f"\n{line:>{gutter}} | ", _BAR), (shown, "")]
+    for mark in sorted(marks, key=lambda mark: -mark.span.start):
+        first = min(mark.span.column - 1 - start, len(piece))
+        last = min(first + mark.span.end - mark.span.start, len(piece))
+        blanks = (3 if start else 0) + _columns(piece[:first])
+        signs = ("^" if mark.primary else "-") * max(1, _columns(piece[first:last]))
+        remark = f" {_clipped(mark.text)}" if mark.text else ""
+        out.append((f"\n{' ' * gutter} | {' ' * blanks}", _BAR))
+        out.append((signs + remark, style if mark.primary else _BAR))
+    return out
 
 
 def _printable(text: str) -> str:
@@ -76,8 +99,20 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " if char == "\t" else "·" for char in text)
 
 
+def _columns(text: str) -> int:
+    """How many columns a terminal takes for a text: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _clipped(text: str) -> str:
+    """A message with a word of a million letters in it is cut."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
 def _help(help_: Help, gutter: int) -> Segments:
-    out: Segments = [(f"\n{' ' * gutter} = ", _BAR), ("help", "bold"), (f": {help_.text}", "")]
+    out: Segments = [(f"\n{' ' * gutter} = ", _BAR), ("help", "bold"), (f": {_clipped(help_.text)}", "")]
     if help_.edit is not None and help_.edit.text.endswith("\n"):
         number = help_.edit.span.line
         for offset, line in enumerate(help_.edit.text.rstrip("\n").split("\n")):

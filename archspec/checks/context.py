@@ -6,10 +6,12 @@ from functools import cached_property
 from itertools import groupby
 
 from archspec.diagnostics import Diagnostic, layer_numbers
+from archspec.graph.iteration import Cycle, cycles, iterations
 from archspec.graph.layer_graph import CacheNode, LayerGraph, LayerNode
-from archspec.graph.lower import References, unfold
+from archspec.graph.lower import References, place, unfold
 from archspec.source import Span
 from archspec.spec.elaborate import HEADER, Elaborated
+from archspec.spec.elaborate_levels import LevelElaborated
 from archspec.spec.model import CacheRef, LayersStatement, ModelSpec
 from archspec.spec.spans import SpecSpans, StatementSpans
 
@@ -44,6 +46,16 @@ class Context:
     @property
     def spans(self) -> SpecSpans:
         return self.elaborated.spans
+
+    @property
+    def is_level(self) -> bool:
+        """Whether this is one level of a model with two."""
+        return isinstance(self.elaborated, LevelElaborated)
+
+    @property
+    def stack(self) -> str:
+        """What these layers are all of, in messages."""
+        return "level" if self.is_level else "model"
 
     @property
     def total_known(self) -> bool:
@@ -92,6 +104,11 @@ class Context:
         return {idx: tuple(found[idx]) for idx in sorted(found)}
 
     @cached_property
+    def cache_names(self) -> tuple[str, ...]:
+        """Names of caches that have one."""
+        return tuple(key for key in self.graph.caches if "@" not in key)
+
+    @cached_property
     def owners(self) -> tuple[int, ...]:
         """Layers with keys and values of their own, ascending."""
         return tuple(number for number, layer in self.graph.layers.items() if layer.mixer == "attend")
@@ -111,6 +128,23 @@ class Context:
                 cache = None if key is None else self.graph.caches[key]
                 found.append(Readers(idx, statement, statement.source, tuple(group), cache))
         return tuple(found)
+
+    @cached_property
+    def cycles(self) -> tuple[Cycle, ...]:
+        """Groups of steps that depend on one another, because layers read caches that are written later."""
+        return cycles(self.graph)
+
+    @cached_property
+    def cycle_of(self) -> Mapping[int, Cycle]:
+        """Reader of a later cache -> the layers that depend on one another through it."""
+        return {number: cycle for cycle in self.cycles for number, _ in cycle.late}
+
+    @cached_property
+    def iterated(self) -> frozenset[int]:
+        """Readers of later caches for which there is an `iterate` statement, right or wrong."""
+        ranges = [(place(self.spec, s.first), place(self.spec, s.last)) for s in iterations(self.spec)]
+        touched = (c for c in self.cycles if any(a <= c.layers[-1] and c.layers[0] <= b for a, b in ranges))
+        return frozenset(number for cycle in touched for number, _ in cycle.late)
 
     @cached_property
     def readers_by_statement(self) -> Mapping[int, tuple[Readers, ...]]:

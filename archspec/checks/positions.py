@@ -115,9 +115,10 @@ class NoPositions(Diagnostic):
 
     code = "W0408"
     severity = "warning"
+    level: str = ""
 
     def message(self) -> str:
-        return "no layer knows positions: `rope` is stated nowhere"
+        return f"no layer{self.level} knows positions: `rope` is stated nowhere"
 
     def helps(self) -> tuple[Help, ...]:
         return (Help("write `rope 10000` in the header, or `no rope` if this is meant"),)
@@ -155,4 +156,4 @@ def _no_positions(context: Context) -> Iterator[Diagnostic]:
     )
     complete = all(context.sure(idx, "rope") for idx in range(len(context.spec.statements)))
     if attends and complete and context.sure(HEADER, "rope") and not context.misses("layers", "cache"):
-        yield NoPositions(span=context.spans.name)
+        yield NoPositions(span=context.spans.name, level=" of this level" if context.is_level else "")

@@ -25,9 +25,10 @@ class RangeBeyondModel(Diagnostic):
     total: int
     total_span: Span
     fixed: str | None
+    stack: str = "model"
 
     def message(self) -> str:
-        return f"layer {self.number} does not exist: the model has {count_of(self.total)}"
+        return f"layer {self.number} does not exist: the {self.stack} has {count_of(self.total)}"
 
     def remark(self) -> str:
         return f"the last layer is {self.total}"
@@ -36,7 +37,7 @@ class RangeBeyondModel(Diagnostic):
         return (Label(self.total_span, f"{count_of(self.total)} stated here"),)
 
     def helps(self) -> tuple[Help, ...]:
-        deeper = f"`layers {self.number}` in the header, if the model is that deep"
+        deeper = f"`layers {self.number}` in the header, if the {self.stack} is that deep"
         if self.fixed is None:
             return (Help(f"state {deeper}"),)
         return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed)), Help(f"or state {deeper}"))
@@ -152,7 +153,9 @@ class MissingLayers(Diagnostic):
         return f"declared: {self.declared}"
 
     def labels(self) -> tuple[Label, ...]:
-        return () if self.following is None else (Label(self.following, f"after the gap: {self.layers} missing"),)
+        if self.following is None or self.following == self.span:
+            return ()
+        return (Label(self.following, f"after the gap: {self.layers} missing"),)
 
     def helps(self) -> tuple[Help, ...]:
         declare = Help(f"declare {self.layers}, or say `layers rest ...` for all that are not declared elsewhere")

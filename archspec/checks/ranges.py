@@ -49,7 +49,7 @@ def _check_range(context: Context, part: LayerRange, span: Span) -> Diagnostic |
         return _beyond(context, part, span) if context.total_known else None
     if (last - first) % part.step:
         numbers = tuple(range(first, last + 1, part.step))
-        reached = str(LayerRange(first=first, last=numbers[-1], step=part.step))
+        reached = str(LayerRange(first=first, last=numbers[-1], step=part.step if len(numbers) > 1 else 1))
         next_ = numbers[-1] + part.step
         return errors.UnevenStep(span=span, numbers=numbers, end=last, reached=reached, next_=next_)
     return None
@@ -68,7 +68,9 @@ def _beyond(context: Context, part: LayerRange, span: Span) -> Diagnostic:
     last = part.last if isinstance(part.last, int) else total
     inside = isinstance(part.first, int) and part.first <= total
     fixed = str(LayerRange(first=part.first, last=total, step=part.step)) if inside else None
-    return errors.RangeBeyondModel(span=span, number=last, total=total, total_span=context.spans.total, fixed=fixed)
+    return errors.RangeBeyondModel(
+        span=span, number=last, total=total, total_span=context.spans.total, fixed=fixed, stack=context.stack
+    )
 
 
 def _overlaps(context: Context) -> Iterator[Diagnostic]:

@@ -11,15 +11,17 @@ from archspec.source import Span
 class ReaderBeforeSource(Diagnostic):
     """A layer that reads a cache which a later layer writes.
 
-    What: layers run from first to last; at layer 2 the keys and values of layer 4 do not exist yet.
+    What: layers run from first to last; at layer 2 the keys and values of layer 4 do not exist yet. `iterate` makes
+    it legal: the layers run several times, and each pass reads what the pass before it wrote.
     Why it is bad: the reader would see nothing, or what another token left there.
     Example: in a model of 4 layers
         layers 1, 4 attend
         layers 2-3 cross-attend to cache@4
     Mended:
         layers 1, 4 attend
-        layers 2-3 cross-attend to cache@1
-    Source: LCKV, arXiv 2405.10637, lets layers read a later one and iterates over them.
+        layers 2-3 cross-attend to cache@4
+        iterate layers 2-4: 7 forward, 2 backward
+    Source: LCKV, arXiv 2405.10637, section 2.2.
     """
 
     code = "E0205"
@@ -30,6 +32,7 @@ class ReaderBeforeSource(Diagnostic):
     source_span: Span
     own_output: bool
     whole: bool
+    iterate: tuple[str, Edit | None]
 
     def message(self) -> str:
         if self.own_output:
@@ -49,14 +52,34 @@ class ReaderBeforeSource(Diagnostic):
             )
         if self.own_output:
             return (Help(f"read `{self.cache}` from layer {self.layer + 1} on, or write `attend` here"),)
-        return (Help("name a cache that an earlier layer writes"),)
+        line, edit = self.iterate
+        if edit is None:
+            return (Help(f"LCKV resolves this by iterating: add `{line}`"),)
+        return (Help("LCKV resolves this by iterating:", edit),)
 
-    def notes(self) -> tuple[str, ...]:
-        if self.own_output:
-            return ()
-        return (
-            "LCKV resolves this by iterating over the layers (arXiv 2405.10637); this version has no `iterate` yet",
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class NothingBelow(Diagnostic):
+    """`cache@below` where no layer below writes a cache.
+
+    What: `cache@below` is the nearest keys and values that a lower layer has: its own, or a projection of its output.
+    Why it is bad: there is nothing to read.
+    Example:
+        layers 1 cross-attend to cache@below
+        layers 2-4 attend
+    Mended:
+        layers 1 attend
+        layers 2-4 cross-attend to cache@below
+    """
+
+    code = "E0215"
+    readers: str
+
+    def message(self) -> str:
+        return f"{self.readers} {reads(self.readers)} the cache below, but no layer below has keys and values"
+
+    def helps(self) -> tuple[Help, ...]:
+        return (Help("write `attend` for the first of them"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +168,13 @@ class ReadsReader(Diagnostic):
     readers: str
     number: int
     source_span: Span
+    named: str
+    """What layer `number` itself names as source."""
     root: str | None
 
     def message(self) -> str:
         text = f"{self.readers} {reads(self.readers)} cache@{self.number}, but layer {self.number} has none"
-        return f"{text}: it only reads {self.root} itself" if self.root else f"{text}: it is a reader itself"
+        return f"{text}: it only reads {self.named} itself"
 
     def remark(self) -> str:
         return "no keys and values here"

@@ -45,7 +45,7 @@ class ReaderStatesKvHeads(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsAndKeys:
-    """The two sides of a comparison of queries with keys."""
+    """The two sides of a comparison of queries with keys. No cache is named if both sides are in the header."""
 
     heads: int
     head_dim: int
@@ -61,7 +61,8 @@ class HeadsAndKeys:
         if self.heads_span == self.kv_span:
             return ()
         if span == self.heads_span:
-            return (Label(self.kv_span, f"{zero_based(self.layer)}: {self.cache} has {keys}"),)
+            owner = f"{zero_based(self.layer)}: {self.cache} has " if self.cache else ""
+            return (Label(self.kv_span, f"{owner}{keys}"),)
         return (Label(self.heads_span, queries),)
 
 
@@ -110,7 +111,7 @@ class HeadDimDiffers(Diagnostic):
     Why it is bad: there is no such product.
     Example:
         layers 1-2 attend, heads 4 x 16
-        layers 3-4 cross-attend to cache@2, heads 2 x 32
+        layers 3-4 cross-attend to cache@2, heads 4 x 32
     Mended:
         layers 1-2 attend, heads 4 x 16
         layers 3-4 cross-attend to cache@2, heads 4 x 16

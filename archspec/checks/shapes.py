@@ -150,23 +150,30 @@ def _fit(context: Context, idx: int, heads: Heads, cache: CacheNode) -> Iterator
     """Query heads against kv heads. The place to look at is what a statement says itself, rather than the header."""
     kv = cache.kv_heads
     assert kv is not None
+    if heads.head_dim == kv.head_dim and heads.count % kv.count == 0:
+        return
     heads_span, kv_span = context.spans.setting(idx, "heads"), _kv_span(context, cache)
-    header = context.spans.settings.values()
+    heads_above, kv_above = (_is_in_header(context, span) for span in (heads_span, kv_span))
+    both = heads_above and kv_above
     facts = errors.HeadsAndKeys(
         heads=heads.count,
         head_dim=heads.head_dim or 0,
         kv_heads=kv.count,
         kv_head_dim=kv.head_dim or 0,
-        cache=cache_name(cache),
-        layer=cache.layer,
+        cache="" if both else cache_name(cache),
+        layer=0 if both else cache.layer,
         heads_span=heads_span,
         kv_span=kv_span,
     )
-    span = kv_span if heads_span in header and kv_span not in header else heads_span
+    span = kv_span if heads_above and not kv_above else heads_span
     if facts.head_dim != facts.kv_head_dim and facts.kv_head_dim:
         yield errors.HeadDimDiffers(span=span, facts=facts)
     if heads.count % kv.count:
         yield errors.HeadsNotMultiple(span=span, facts=facts)
+
+
+def _is_in_header(context: Context, span: Span) -> bool:
+    return any(span is other for other in context.spans.settings.values())
 
 
 def _rotation(heads: Heads, rope: Rope, span: Span) -> Iterable[Diagnostic]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from archspec.checks.range_errors import count_of
-from archspec.diagnostics import MAX_LABELS, Diagnostic, Edit, Help, Label, listing, suggest, zero_based
+from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing, zero_based
 from archspec.source import Span
 
 Named = tuple[tuple[str, Span], ...]
@@ -27,11 +27,12 @@ class CacheBeyondModel(Diagnostic):
     number: int
     total: int
     total_span: Span
+    stack: str = "model"
 
     def message(self) -> str:
         if self.number == 0:
             return "`cache@0` does not exist: layers are counted from 1"
-        return f"`cache@{self.number}` does not exist: the model has {count_of(self.total)}"
+        return f"`cache@{self.number}` does not exist: the {self.stack} has {count_of(self.total)}"
 
     def remark(self) -> str:
         return "0 is the first layer in HF" if self.number == 0 else f"the last layer is {self.total}"
@@ -66,6 +67,8 @@ class UnknownCache(Diagnostic):
     code = "E0202"
     name: str
     known: Named
+    """Some of the caches that have a name."""
+    guess: str | None
 
     def message(self) -> str:
         return f"there is no cache named `{self.name}`"
@@ -74,21 +77,16 @@ class UnknownCache(Diagnostic):
         return "not declared" if self.known else "no cache has a name"
 
     def labels(self) -> tuple[Label, ...]:
-        guess = self._guess()
-        shown = [pair for pair in self.known if pair[0] == guess] if guess else self.known[:MAX_LABELS]
+        shown = [pair for pair in self.known if pair[0] == self.guess] if self.guess else self.known
         return tuple(Label(span, f"`{name}` is declared here") for name, span in shown)
 
     def helps(self) -> tuple[Help, ...]:
-        guess = self._guess()
-        if guess is not None:
-            return (Help(f"did you mean `cache {guess}`?", Edit(self.span, f"cache {guess}")),)
+        if self.guess is not None:
+            return (Help(f"did you mean `cache {self.guess}`?", Edit(self.span, f"cache {self.guess}")),)
         if self.known:
-            names = tuple(f"cache {name}" for name, _ in self.known[:MAX_LABELS])
+            names = tuple(f"cache {name}" for name, _ in self.known)
             return (Help(f"name one that is declared, such as {listing(names)}"),)
         return (Help(f"declare it, for example `cache {self.name}@12: kv heads 8 x 128`"),)
-
-    def _guess(self) -> str | None:
-        return suggest(self.name, tuple(name for name, _ in self.known))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,15 +233,17 @@ class AmbiguousCache(Diagnostic):
     code = "E0214"
     number: int
     candidates: Named
+    """Some of the caches."""
+    count: int
 
     def message(self) -> str:
-        return f"`cache@{self.number}` could be any of {len(self.candidates)} caches"
+        return f"`cache@{self.number}` could be any of {self.count} caches"
 
     def labels(self) -> tuple[Label, ...]:
-        return tuple(Label(span, f"`cache {name}`") for name, span in self.candidates[:MAX_LABELS])
+        return tuple(Label(span, f"`cache {name}`") for name, span in self.candidates)
 
     def helps(self) -> tuple[Help, ...]:
-        names = tuple(f"cache {name}" for name, _ in self.candidates[:MAX_LABELS])
+        names = tuple(f"cache {name}" for name, _ in self.candidates)
         return (Help(f"say which: {listing(names)}"),)
 
 

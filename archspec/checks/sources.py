@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 
 from archspec.checks import reader_errors, source_errors
 from archspec.checks.context import Context, Readers, cache_name
-from archspec.diagnostics import Diagnostic, Edit, layer_numbers
+from archspec.diagnostics import MAX_LABELS, Diagnostic, Edit, layer_numbers, suggest
 from archspec.graph.layer_graph import CacheNode, LayerNode
 from archspec.graph.lower import place
 from archspec.source import Span
-from archspec.spec.model import CacheRef, CacheStatement, LayersStatement, PrefillExitStatement
+from archspec.spec.model import DECAYS, CacheRef, CacheStatement, LayersStatement, PrefillExitStatement
 
 _KV_HEADS = (8, 4, 2, 1)
+_MOST_NAMES = 200
+"""Among more names than these, none is proposed: comparing them all takes time."""
 
 
 def check(context: Context) -> Iterator[Diagnostic]:
@@ -25,7 +27,11 @@ def check(context: Context) -> Iterator[Diagnostic]:
         yield _cycle(context, cycle)
     roots = _roots(context, names)
     for readers in context.readers:
-        if readers.cache is not None:
+        if readers.ref.layer == "below":
+            if readers.cache is None and not context.misses("layers", "cache"):
+                span = context.source_span(readers.idx)
+                yield reader_errors.NothingBelow(span=span, readers=readers.shown)
+        elif readers.cache is not None:
             yield from _too_early(context, readers, readers.cache)
         elif names.get(readers.layers[0].number, 0) not in in_cycle:
             yield from _no_cache(context, readers, roots)
@@ -63,8 +69,9 @@ def _reference(context: Context, ref: CacheRef, span: Span) -> Diagnostic | None
     if ref.name is not None:
         if context.misses("cache") or context.references.cache(ref) is not None:
             return None
-        known = tuple((key, context.head(cache.statement)) for key, cache in graph.caches.items() if "@" not in key)
-        return source_errors.UnknownCache(span=span, name=ref.name, known=known)
+        return _unknown(context, ref.name, span)
+    if ref.layer == "below":
+        return None
     number = place(context.spec, ref.layer)
     if _is_outside(context, number):
         declared = f"cache@{number}" in graph.caches  # and so reported where it is declared
@@ -72,8 +79,16 @@ def _reference(context: Context, ref: CacheRef, span: Span) -> Diagnostic | None
     named = context.references.candidates(ref)
     if not named:
         return None
-    candidates = tuple((key, context.head(graph.caches[key].statement)) for key in named)
-    return source_errors.AmbiguousCache(span=span, number=number, candidates=candidates)
+    candidates = tuple((key, context.head(graph.caches[key].statement)) for key in named[:MAX_LABELS])
+    return source_errors.AmbiguousCache(span=span, number=number, candidates=candidates, count=len(named))
+
+
+def _unknown(context: Context, name: str, span: Span) -> Diagnostic:
+    names = context.cache_names
+    guess = suggest(name, names) if len(names) <= _MOST_NAMES else None
+    shown = names[:MAX_LABELS] if guess is None else (guess,)
+    known = tuple((key, context.head(context.graph.caches[key].statement)) for key in shown)
+    return source_errors.UnknownCache(span=span, name=name, known=known, guess=guess)
 
 
 def _is_outside(context: Context, number: int) -> bool:
@@ -82,7 +97,10 @@ def _is_outside(context: Context, number: int) -> bool:
 
 def _beyond(context: Context, number: int, span: Span) -> Diagnostic:
     total = context.spec.num_layers
-    return source_errors.CacheBeyondModel(span=span, number=number, total=total, total_span=context.spans.total)
+    total_span = context.spans.total
+    return source_errors.CacheBeyondModel(
+        span=span, number=number, total=total, total_span=total_span, stack=context.stack
+    )
 
 
 def _named_layers(context: Context) -> dict[int, int]:
@@ -123,8 +141,11 @@ def _cycle(context: Context, cycle: list[int]) -> Diagnostic:
 
 
 def _too_early(context: Context, readers: Readers, cache: CacheNode) -> Iterator[Diagnostic]:
-    early = [layer for layer in readers.layers if layer.number < cache.layer]
-    at = [layer for layer in readers.layers if layer.number == cache.layer]
+    if context.misses("iterate"):
+        return
+    waiting = [layer for layer in readers.layers if layer.number not in context.iterated]
+    early = [layer for layer in waiting if layer.number < cache.layer]
+    at = [layer for layer in waiting if layer.number == cache.layer]
     if early or (at and cache.projected):
         yield reader_errors.ReaderBeforeSource(
             span=context.source_span(readers.idx),
@@ -135,7 +156,21 @@ def _too_early(context: Context, readers: Readers, cache: CacheNode) -> Iterator
             source_span=context.head(cache.statement),
             own_output=not early,
             whole=len(early) + len(at) == len(readers.layers),
+            iterate=_iterate_line(context, readers.idx, (early + at)[0].number),
         )
+
+
+def _iterate_line(context: Context, idx: int, number: int) -> tuple[str, Edit | None]:
+    """The statement that makes readers of a later cache legal, and where it goes: after theirs."""
+    cycle = context.cycle_of[number]
+    line = f"iterate layers {cycle.layers[0]}-{cycle.layers[-1]}: 7 forward, 2 backward"
+    span = context.places(idx).whole
+    end = span.source.text.find("\n", span.end) + 1
+    start = span.source.text.rfind("\n", 0, span.start) + 1
+    indent = span.source.text[start : span.start]
+    if end == 0 or indent.strip():
+        return line, None
+    return line, Edit(Span(span.source, end, end), f"{indent}{line}\n")
 
 
 def _no_cache(context: Context, readers: Readers, roots: Mapping[int, str]) -> Iterator[Diagnostic]:
@@ -155,7 +190,7 @@ def _no_cache(context: Context, readers: Readers, roots: Mapping[int, str]) -> I
     elif source.mixer == "cross-attend":
         root = roots.get(number) or (str(source.source) if number in context.graph.sources else None)
         yield _reads_reader(context, span, source, readers.shown, root)
-    elif source.mixer == "retention":
+    elif source.mixer in DECAYS:
         insertion = _projection_line(context, readers.layers[0], number)
         yield source_errors.SourceKeepsState(
             span=span, readers=readers.shown, number=number, source_span=head, insertion=insertion
@@ -183,7 +218,9 @@ def _reads_reader(context: Context, span: Span, source: LayerNode, readers: str,
             owner_source=str(source.source),
             kv_span=context.spans.setting(source.statement, "kv_heads"),
         )
-    return reader_errors.ReadsReader(span=span, readers=readers, number=source.number, source_span=head, root=root)
+    return reader_errors.ReadsReader(
+        span=span, readers=readers, number=source.number, source_span=head, named=str(source.source), root=root
+    )
 
 
 def _nearest(context: Context, number: int, reader: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from archspec.checks.context import Context, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label
 from archspec.source import Span
-from archspec.spec.model import LayersStatement, PrefillExitStatement
+from archspec.spec.model import DECAYS, LayersStatement, PrefillExitStatement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,9 @@ def _unread(context: Context) -> Iterator[Diagnostic]:
             statement.source is None and not context.doubts(idx, "mixer")
         ):
             continue
+        if statement.source is not None and statement.source.layer == "below":
+            read.update(r.cache.key for r in context.readers_by_statement.get(idx, ()) if r.cache is not None)
+            continue
         key = None if statement.source is None else context.references.cache(statement.source)
         if key is None:
             return  # who reads what is unknown, and was reported
@@ -137,7 +140,7 @@ def _exit(context: Context, idx: int, statement: PrefillExitStatement) -> Iterat
     writes += [
         ((layer.number, False), f"layer {layer.number}'s state", layer.statement, False)
         for layer in graph.layers.values()
-        if layer.mixer == "retention"
+        if layer.mixer in DECAYS
     ]
     last, derived, owner, is_cache = max(writes, default=((0, False), "", None, False))
     here = (graph.caches[key].layer, graph.caches[key].projected) if key is not None else None

@@ -58,8 +58,53 @@ class ReaderLooksTooFar(Diagnostic):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SinksNotKept(Diagnostic):
+    """A reader of more sinks than the cache keeps.
+
+    What: `sinks S` keeps the first S positions beside the window.
+    Why it is bad: the reader would look for first positions that the ring has overwritten.
+    Example:
+        layers 1-2 attend, window 1024
+        layers 3-4 cross-attend to cache@2, window 1024, sinks 4
+    Mended:
+        layers 1-2 attend, window 1024, sinks 4
+        layers 3-4 cross-attend to cache@2, window 1024, sinks 4
+    Source: StreamingLLM, arXiv 2309.17453.
+    """
+
+    code = "E0407"
+    readers: str
+    cache: str
+    asked: int
+    kept: int
+    cache_span: Span
+
+    def message(self) -> str:
+        kept = f"{self.kept} sinks" if self.kept else "no sinks"
+        return f"{self.readers} look for the first {self.asked} tokens, but {self.cache} keeps {kept}"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.cache_span, f"{self.cache} is declared here"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        return (Help(f"write `sinks {self.asked}` where {self.cache} is declared"),)
+
+
 def check(context: Context) -> Iterator[Diagnostic]:
-    """Compare each reader's window with what its cache keeps."""
+    """Compare each reader's window and sinks with what its cache keeps."""
+    for readers in context.readers:
+        cache, layer = readers.cache, readers.layers[0]
+        if cache is not None and cache.window is not None and layer.sinks > cache.sinks:
+            if context.sure(readers.idx, "window") and context.sure(cache.statement, "window"):
+                yield SinksNotKept(
+                    span=context.places(readers.idx).settings.get("window", context.source_span(readers.idx)),
+                    readers=readers.shown,
+                    cache=cache_name(cache),
+                    asked=layer.sinks,
+                    kept=cache.sinks,
+                    cache_span=context.spans.setting(cache.statement, "window"),
+                )
     for readers in context.readers:
         cache, asked = readers.cache, readers.layers[0].window
         if cache is None or cache.window is None or (asked is not None and asked <= cache.window):

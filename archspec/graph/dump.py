@@ -3,11 +3,13 @@
 from typing import Any
 
 from archspec.diagnostics import layer_numbers
-from archspec.graph.layer_graph import LayerGraph
+from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 
 
-def graph_text(graph: LayerGraph) -> str:
+def graph_text(graph: LayerGraph | LevelsGraph) -> str:
     """One line a layer, what it reads and writes; one line a cache."""
+    if isinstance(graph, LevelsGraph):
+        return f"blocks\n{graph_text(graph.blocks)}\ntokens\n{graph_text(graph.tokens)}"
     writes: dict[int, list[str]] = {}
     for key, cache in graph.caches.items():
         writes.setdefault(cache.layer, []).append(key)
@@ -23,8 +25,10 @@ def graph_text(graph: LayerGraph) -> str:
     return "\n".join(lines)
 
 
-def graph_json(graph: LayerGraph) -> dict[str, Any]:
-    """Nodes and edges of the data flow."""
+def graph_json(graph: LayerGraph | LevelsGraph) -> dict[str, Any]:
+    """Nodes and edges of the data flow; of each level, where there are two."""
+    if isinstance(graph, LevelsGraph):
+        return {"blocks": graph_json(graph.blocks), "tokens": graph_json(graph.tokens)}
     flow = graph.digraph()
     return {
         "nodes": list(flow.nodes),

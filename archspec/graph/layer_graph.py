@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from archspec.spec.model import BiasTarget, CacheRef, Ffn, Heads, Mixer, Norm, Rope
+from archspec.spec.model import BiasTarget, CacheRef, Ffn, Heads, Mixer, Norm, Placement, Rope
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -25,9 +25,15 @@ class LayerNode:
     kv_heads: Heads | None
     """Of `attend` layers; readers own queries only."""
     window: int | None
+    sinks: int
     rope: Rope
     norm: Norm
+    placement: Placement
     qk_norm: Norm
+    attention_scale: float | None
+    attention_softcap: float | None
+    diagonal: bool
+    """Whether a token sees itself; readers of a cache that is written later never do, whatever this says."""
     ffn: Ffn | None
     bias: tuple[BiasTarget, ...]
     parallel_residual: bool
@@ -46,10 +52,19 @@ class CacheNode:
     projected: bool
     kv_heads: Heads | None
     window: int | None
+    sinks: int
     rope: Rope
     norm: Norm
     k_norm: Norm
     bias: bool
+
+
+@dataclass(frozen=True)
+class LevelsGraph:
+    """The layer graphs of a model with two levels. No edge leads from one to the other but the context."""
+
+    blocks: "LayerGraph"
+    tokens: "LayerGraph"
 
 
 @dataclass(frozen=True)

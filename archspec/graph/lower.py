@@ -4,6 +4,7 @@ Contract: total. An inconsistent spec gives a graph with less in it (the first d
 that does not exist is no edge); `checks` says what is missing.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -26,7 +27,7 @@ NO_NORM = Norm(kind="none")
 NO_ROPE = Rope(kind="none")
 
 
-MAX_UNFOLDED = 1_000_000
+MAX_UNFOLDED = 400_000
 """Layer numbers that are unfolded at most. A spec with more declares layers many times over, which is found before."""
 
 
@@ -42,6 +43,7 @@ def lower(spec: ModelSpec) -> LayerGraph:
                 layers[number] = replace(template, number=number)
     caches = _caches(spec, layers)
     references = References(spec, caches)
+    layers = {number: references.pinned(layer) for number, layer in layers.items()}
     sources = {}
     for number, layer in layers.items():
         key = references.own(number) if layer.mixer == "attend" else None
@@ -98,6 +100,7 @@ class References:
         for key, cache in caches.items():
             if cache.projected:
                 self.projections.setdefault(cache.layer, []).append(key)
+        self._writers = sorted({cache.layer for cache in caches.values()})
 
     def own(self, number: int) -> str | None:
         """Key of a layer's own K/V."""
@@ -107,13 +110,22 @@ class References:
         return None
 
     def place(self, ref: CacheRef) -> int | None:
-        """The layer that a reference gives by number; None if it gives a name."""
-        return None if ref.name is not None else place(self._spec, ref.layer)
+        """The layer that a reference gives by number; None if it gives a name, or leaves it to the reader."""
+        return None if ref.name is not None or ref.layer == "below" else place(self._spec, ref.layer)
+
+    def pinned(self, reader: LayerNode) -> LayerNode:
+        """`cache@below` as the number that it means for this reader: the nearest lower layer that writes a cache."""
+        if reader.source is None or reader.source.layer != "below":
+            return reader
+        idx = bisect_left(self._writers, reader.number)
+        return replace(reader, source=CacheRef(layer=self._writers[idx - 1])) if idx else reader
 
     def cache(self, ref: CacheRef) -> str | None:
         """Key of the cache that a reference means; None if there is none, or more than one."""
         if ref.name is not None:
             return ref.name if ref.name in self._caches and self._caches[ref.name].projected else None
+        if ref.layer == "below":
+            return None
         number = place(self._spec, ref.layer)
         if f"cache@{number}" in self._caches:
             return f"cache@{number}"
@@ -122,9 +134,10 @@ class References:
 
     def candidates(self, ref: CacheRef) -> list[str]:
         """The named caches of a layer between which `cache@N` does not choose."""
-        number = place(self._spec, ref.layer)
-        named = self.projections.get(number, []) if ref.name is None else []
-        return named if len(named) > 1 and f"cache@{number}" not in named else []
+        if ref.name is not None or ref.layer == "below" or self.cache(ref) is not None:
+            return []
+        named = self.projections.get(place(self._spec, ref.layer), [])
+        return named if len(named) > 1 else []
 
 
 _T = TypeVar("_T")
@@ -141,7 +154,7 @@ def _norm(spec: ModelSpec, own: Norm | None, default: Norm | None, fallback: Nor
         return norm
     header = spec.defaults.norm
     eps = header.eps if header is not None and header.eps is not None else DEFAULT_NORM.eps
-    return Norm(kind=norm.kind, eps=eps)
+    return norm.model_copy(update={"eps": eps})
 
 
 def final_norm(spec: ModelSpec) -> Norm:
@@ -162,9 +175,14 @@ def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
         heads=heads if statement.mixer != "ffn-only" else None,
         kv_heads=_kv_heads(_said(own.kv_heads, default.kv_heads), heads) if statement.mixer == "attend" else None,
         window=window.size if window is not None and attends else None,
+        sinks=window.sinks if window is not None and attends else 0,
         rope=_said(own.rope, default.rope) or NO_ROPE,
         norm=_norm(spec, own.norm, default.norm, DEFAULT_NORM),
+        placement=_said(own.placement, default.placement) or "pre",
         qk_norm=_norm(spec, own.qk_norm, default.qk_norm, NO_NORM) if attends else NO_NORM,
+        attention_scale=_said(own.attention_scale, default.attention_scale),
+        attention_softcap=_said(own.attention_softcap, default.attention_softcap) or None,
+        diagonal=_said(own.diagonal, default.diagonal) is not False,
         ffn=ffn,
         bias=_said(own.bias, default.bias) or (),
         parallel_residual=_said(own.residual, default.residual) == "parallel",
@@ -211,6 +229,7 @@ def _own_cache(key: str, layer: LayerNode) -> CacheNode:
         projected=False,
         kv_heads=layer.kv_heads,
         window=layer.window,
+        sinks=layer.sinks,
         rope=layer.rope,
         norm=NO_NORM,
         k_norm=layer.qk_norm,
@@ -229,6 +248,7 @@ def _projection(spec: ModelSpec, idx: int, statement: CacheStatement) -> CacheNo
         projected=True,
         kv_heads=_kv_heads(_said(own.kv_heads, default.kv_heads), _heads(spec, default.heads)),
         window=window.size if window is not None else None,
+        sinks=window.sinks if window is not None else 0,
         rope=_said(own.rope, default.rope) or NO_ROPE,
         norm=_norm(spec, own.norm, default.norm, DEFAULT_NORM),
         k_norm=_norm(spec, own.qk_norm, default.qk_norm, NO_NORM),

@@ -1,26 +1,58 @@
 """The same model without sharing: every reader gets keys and values of its own, as many as the cache it read."""
 
-from archspec.graph.layer_graph import LayerGraph
-from archspec.spec.model import CacheStatement, LayerRange, LayersStatement, ModelSpec, PrefillExitStatement
+from typing import Any
+
+from archspec.graph.layer_graph import LayerGraph, LevelsGraph
+from archspec.spec.levels import LevelsSpec
+from archspec.spec.model import LayerRange, LayersStatement, ModelSpec, Statement
 
 
-def without_sharing(spec: ModelSpec, graph: LayerGraph) -> ModelSpec:
+def without_sharing(spec: ModelSpec, graph: LayerGraph | LevelsGraph) -> ModelSpec:
     """A spec in which every reader attends to its own K/V; what else it says stays. For a checked spec only.
 
     Readers keep their window and take over kv heads and rope of the cache. The result is the baseline that a layout is
     compared with: equal in all but the sharing.
     """
-    statements: list[LayersStatement | CacheStatement | PrefillExitStatement] = []
-    for idx, statement in enumerate(spec.statements):
+    name = f"{spec.name}-unshared"
+    if isinstance(graph, LayerGraph):
+        return spec.model_copy(update={"name": name, "statements": _owners(spec.statements, graph)})
+    assert isinstance(spec, LevelsSpec)
+    blocks, tokens = (
+        level.model_copy(update={"statements": _owners(level.statements, part)})
+        for level, part in ((spec.blocks, graph.blocks), (spec.tokens, graph.tokens))
+    )
+    return spec.model_copy(update={"name": name, "blocks": blocks, "tokens": tokens})
+
+
+def _owners(all_statements: tuple[Statement, ...], graph: LayerGraph) -> tuple[Statement, ...]:
+    """The statements of a stack in which every reader is an owner."""
+    statements: list[Statement] = []
+    for idx, statement in enumerate(all_statements):
         if not isinstance(statement, LayersStatement):
             continue
         numbers = [number for number, layer in graph.layers.items() if layer.statement == idx]
-        ranges = statement.ranges or tuple(LayerRange(first=number, last=number) for number in numbers)
-        cache = graph.source_of(numbers[0]) if numbers else None
-        if statement.source is None or cache is None:
+        if statement.source is None:
+            ranges = statement.ranges or _ranges(numbers)
             statements.append(statement.model_copy(update={"ranges": ranges}))
             continue
-        own = {"kv_heads": cache.kv_heads, "rope": cache.rope}
-        settings = statement.settings.model_copy(update=own)
-        statements.append(LayersStatement(ranges=ranges, mixer="attend", settings=settings))
-    return spec.model_copy(update={"name": f"{spec.name}-unshared", "statements": tuple(statements)})
+        for own, members in _by_keys(graph, numbers):
+            settings = statement.settings.model_copy(update=own)
+            statements.append(LayersStatement(ranges=_ranges(members), mixer="attend", settings=settings))
+    return tuple(statements)
+
+
+def _by_keys(graph: LayerGraph, numbers: list[int]) -> list[tuple[dict[str, Any], list[int]]]:
+    """Readers of one statement by the kv heads and rope of the cache that each of them reads."""
+    found: list[tuple[dict[str, Any], list[int]]] = []
+    for number in numbers:
+        cache = graph.source_of(number)
+        own = {} if cache is None else {"kv_heads": cache.kv_heads, "rope": cache.rope}
+        if found and found[-1][0] == own:
+            found[-1][1].append(number)
+        else:
+            found.append((own, [number]))
+    return found
+
+
+def _ranges(numbers: list[int]) -> tuple[LayerRange, ...]:
+    return tuple(LayerRange(first=number, last=number) for number in numbers)

@@ -5,13 +5,15 @@ from typing import Any, get_args
 
 from archspec.diagnostics import Diagnostic
 from archspec.spec import errors, model
+from archspec.spec.levels import Lookup, Merge
 from archspec.syntax.tree import Atom, Clause
 
 ROPE_KINDS = ("half", "interleaved", "interleaved-linspace")
 NORM_KINDS = ("rms", "layernorm")
-FFN_KINDS = ("swiglu", "gelu")
+FFN_KINDS = ("swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh")
 RESIDUALS: tuple[str, ...] = get_args(model.Residual)
 BIAS_TARGETS: tuple[str, ...] = get_args(model.BiasTarget)
+MERGES: tuple[str, ...] = get_args(Merge)
 
 _NEGATED: dict[str, Any] = {
     "window": model.Window(size=None),
@@ -20,7 +22,10 @@ _NEGATED: dict[str, Any] = {
     "qk-norm": model.Norm(kind="none"),
     "ffn": model.Ffn(kind="none"),
     "bias": (),
+    "diagonal": False,
+    "softcap": 0.0,
 }
+_NEGATED_KEYS = {"qk-norm": "qk_norm", "softcap": "attention_softcap"}
 
 
 class _RejectedError(Exception):
@@ -38,7 +43,7 @@ def setting_of(clause: Clause) -> tuple[str | None, Any, Diagnostic | None]:
             known = tuple(_NEGATED)
             unknown = errors.UnknownKind(span=clause.args[0].span, setting="no", word=word, known=known)
             return None, None, unknown
-        return word.replace("-", "_"), _NEGATED[word], None
+        return _NEGATED_KEYS.get(word, word), _NEGATED[word], None
     key = "layers" if clause.key == "total" else clause.key
     try:
         return key, _READERS[clause.key](clause), None
@@ -101,7 +106,11 @@ def _norm(clause: Clause) -> model.Norm:
     if not clause.args:
         return model.Norm(kind="rms")
     kind = _kind(clause.args[0], clause.key.replace("_", "-"), NORM_KINDS)
-    return model.Norm(kind=kind, eps=_positive(clause.args[1], "norm eps") if len(clause.args) == 2 else None)
+    plus_one = len(clause.args) == 3
+    if plus_one and kind != "rms":
+        raise _RejectedError(errors.BadValue(span=clause.args[2].span, setting="1+w", rule="belongs to `rms` norms"))
+    eps = _positive(clause.args[1], "norm eps") if len(clause.args) > 1 else None
+    return model.Norm(kind=kind, eps=eps, plus_one=plus_one)
 
 
 def _ffn(clause: Clause) -> model.Ffn:
@@ -119,19 +128,45 @@ def _embed_scale(clause: Clause) -> float | str:
     return atom.value if isinstance(atom.value, str) else _positive(atom, "embed scale")
 
 
+def _attention_scale(clause: Clause) -> float:
+    atom = clause.args[0]
+    if not isinstance(atom.value, str):
+        return _positive(atom, "attention scale")
+    value = int(atom.value.removeprefix("rsqrt(").removesuffix(")").replace("_", ""))
+    if value < 1:
+        raise _RejectedError(errors.BadValue(span=atom.span, setting="rsqrt", rule="needs a number of at least 1"))
+    return float(value**-0.5)
+
+
+def _sinks(clause: Clause) -> model.Window:
+    """A window of which only the sinks are known; `elaborate` joins it with the size."""
+    return model.Window(size=None, sinks=_count(clause.args[0], "sinks"))
+
+
+def _embed_lookup(clause: Clause) -> Lookup:
+    size, merge = clause.args
+    return Lookup(size=_count(size, "embed lookup"), merge=_kind(merge, "embed lookup", MERGES))
+
+
 _READERS: dict[str, Callable[[Clause], Any]] = {
     "total": _single_count,
     "width": _single_count,
     "vocab": _single_count,
     "embed_scale": _embed_scale,
+    "embed_lookup": _embed_lookup,
     "tied": lambda clause: True,
     "heads": _heads,
     "kv_heads": _heads,
     "window": _window,
+    "sinks": _sinks,
     "rope": _rope,
     "norm": _norm,
     "qk_norm": _norm,
     "ffn": _ffn,
     "bias": _bias,
+    "placement": lambda clause: str(clause.args[0].value),
+    "attention_scale": _attention_scale,
+    "attention_softcap": lambda clause: _positive(clause.args[0], "attention softcap"),
+    "final_softcap": lambda clause: _positive(clause.args[0], "final softcap"),
     "residual": lambda clause: _kind(clause.args[0], "residual", RESIDUALS),
 }

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from archspec.diagnostics import Diagnostic
 from archspec.source import Span
-from archspec.spec import errors, model
+from archspec.spec import errors, level_errors, model
 from archspec.spec.clauses import setting_of
 from archspec.spec.spans import SpecSpans, StatementSpans
 from archspec.syntax import tree
@@ -27,8 +27,8 @@ HEADER = -1
 _TAKES = {
     "attend": SETTING_KEYS,
     "cross-attend": SETTING_KEYS,
-    "retention": ("heads", "rope", "norm", "ffn", "bias", "residual"),
-    "ffn-only": ("norm", "ffn", "bias"),
+    **dict.fromkeys(model.DECAYS, ("heads", "rope", "norm", "ffn", "bias", "residual", "placement")),
+    "ffn-only": ("norm", "ffn", "bias", "placement"),
     "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias"),
 }
 _HEADER_EXAMPLES = {"layers": "layers 24", "width": "width 2048", "vocab": "vocab 32000"}
@@ -36,7 +36,7 @@ _HEADER_EXAMPLES = {"layers": "layers 24", "width": "width 2048", "vocab": "voca
 
 def display_key(key: str) -> str:
     """The words of a setting: `kv_heads` -> `kv heads`."""
-    return {"qk_norm": "qk-norm"}.get(key, key.replace("_", " "))
+    return {"qk_norm": "qk-norm", "tied": "tied embeddings"}.get(key, key.replace("_", " "))
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,16 @@ class Elaborated:
 
 def elaborate(parsed: tree.Model) -> tuple[Elaborated, list[Diagnostic]]:
     """Give every word of the tree its meaning."""
-    return _Elaborator(parsed).run()
+    return Elaborator(parsed).run()
 
 
-class _Elaborator:
+class Elaborator:
+    """Reads one stack of layers."""
+
+    needed: Mapping[str, str] = _HEADER_EXAMPLES
+    """Settings without which there is no header, with an example of each."""
+    place = "in a model without levels"
+
     def __init__(self, parsed: tree.Model) -> None:
         self.parsed = parsed
         self.found: list[Diagnostic] = []
@@ -83,6 +89,22 @@ class _Elaborator:
         self.unsure: dict[int, set[str]] = {}
 
     def run(self) -> tuple[Elaborated, list[Diagnostic]]:
+        header, header_spans = self.read()
+        spec = model.ModelSpec(
+            name=str(self.parsed.name.value),
+            num_layers=header.pop("layers", 0) or self._highest_layer(),
+            hidden_size=header.pop("width", 1),
+            vocab_size=header.pop("vocab", 1),
+            final_softcap=header.pop("final_softcap", None),
+            embedding=model.Embedding(scale=header.pop("embed_scale", 1.0), tied=header.pop("tied", False)),
+            defaults=model.Settings(**header),
+            statements=tuple(self.statements),
+        )
+        spans = SpecSpans(self.parsed.name.span, header_spans, tuple(self.spans))
+        return Elaborated(spec, spans, self.parsed.lost, self.doubted()), self.found
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Span]]:
+        """Read every statement; the header's settings and their places."""
         incomplete = self._incomplete()
         header, header_spans = self._header(incomplete)
         for idx, statement in enumerate(self.parsed.statements):
@@ -90,18 +112,21 @@ class _Elaborator:
                 if idx in incomplete:
                     self._doubt("*")
                 self._statement(statement)
-        spec = model.ModelSpec(
-            name=str(self.parsed.name.value),
-            num_layers=header.pop("layers", 0) or self._highest_layer(),
-            hidden_size=header.pop("width", 1),
-            vocab_size=header.pop("vocab", 1),
-            embedding=model.Embedding(scale=header.pop("embed_scale", 1.0), tied=header.pop("tied", False)),
-            defaults=model.Settings(**header),
-            statements=tuple(self.statements),
-        )
-        spans = SpecSpans(self.parsed.name.span, header_spans, tuple(self.spans))
-        unsure = {idx: frozenset(keys) for idx, keys in self.unsure.items()}
-        return Elaborated(spec, spans, self.parsed.lost, unsure), self.found
+        self.drop(header, header_spans, "embed_lookup", belongs="`blocks of ... tokens`")
+        return header, header_spans
+
+    def doubted(self) -> dict[int, frozenset[str]]:
+        return {idx: frozenset(keys) for idx, keys in self.unsure.items()}
+
+    def drop(self, header: dict[str, Any], spans: dict[str, Span], *keys: str, belongs: str) -> None:
+        """Report header settings that have no meaning here."""
+        for key in keys:
+            header.pop(key, None)
+            if key in spans:
+                setting, span = display_key(key), spans.pop(key)
+                self.found.append(
+                    level_errors.SettingOfAnotherLevel(span=span, setting=setting, place=self.place, belongs=belongs)
+                )
 
     def _doubt(self, key: str, statement: int | None = None) -> None:
         """Note that a setting of a statement, of the next one if none is given, is a stand-in."""
@@ -120,9 +145,51 @@ class _Elaborator:
                 settings, spans = self._own_settings(statement.clauses, "cache")
                 places = StatementSpans(statement.span, statement.head_span, (), None, None, spans)
                 self._add(model.CacheStatement(layer=statement.layer, name=statement.name, settings=settings), places)
+            case tree.Iterate():
+                self._iterate(statement)
+            case tree.Level(head_span=span) | tree.Emit(span=span):
+                self._outside(span, "`blocks of ... tokens { }`")
+            case tree.Take(span=span):
+                self._outside(span, "`tokens in block { }`")
             case tree.PrefillExit(after=after, span=span):
+                if after.level is not None:
+                    self._other_level(after)
+                    return
+                if after.layer == "below":
+                    rule = "is another cache for each reader: name one"
+                    self.found.append(errors.BadValue(span=after.span, setting="cache@below", rule=rule))
+                    return
                 places = StatementSpans(span, span, (), None, after.span, {})
                 self._add(model.PrefillExitStatement(after=_ref(after)), places)
+
+    def _outside(self, span: Span, *belongs: str) -> None:
+        self.found.append(level_errors.OutsideItsLevel(span=span, place=self.place, levels=belongs))
+
+    def _other_level(self, reference: tree.Reference) -> None:
+        """A reference with a level before it: no level has a choice."""
+        level, cache = str(reference.level.value) if reference.level else "", _text(reference)
+        self.found.append(level_errors.LevelNamed(span=reference.span, level=level, cache=cache, has_levels=False))
+
+    def _iterate(self, statement: tree.Iterate) -> None:
+        part = statement.layers
+        if part.first is None or part.last is None or isinstance(part.first, str):
+            return  # the grammar lets neither through
+        self._add(
+            model.IterateStatement(
+                first=part.first,
+                last=part.last,
+                forward=int(statement.forward.value),
+                backward=int(statement.backward.value),
+            ),
+            StatementSpans(
+                statement.span,
+                statement.span,
+                (part.span,),
+                None,
+                None,
+                {"forward": statement.forward.span, "backward": statement.backward.span},
+            ),
+        )
 
     def _add(self, statement: Any, spans: StatementSpans) -> None:
         self.statements.append(statement)
@@ -134,12 +201,13 @@ class _Elaborator:
         damaged = not self.parsed.lost.isdisjoint(("header", "any")) or any(idx in incomplete for idx, _ in headers)
         if damaged:
             self._doubt("*", HEADER)
-        missing = tuple(key for key in _HEADER_EXAMPLES if key not in spans)
+        missing = tuple(key for key in self.needed if key not in spans)
         for key in missing:
             self._doubt(key, HEADER)
         if missing and not damaged:
-            example = ", ".join(_HEADER_EXAMPLES[key] for key in missing)
-            self.found.append(errors.MissingSetting(span=self.parsed.name.span, settings=missing, example=example))
+            example = ", ".join(self.needed[key] for key in missing)
+            shown = tuple(map(display_key, missing))
+            self.found.append(errors.MissingSetting(span=self.parsed.name.span, settings=shown, example=example))
         return values, spans
 
     def _settings(self, clauses: Iterable[tree.Clause], owner: int) -> tuple[dict[str, Any], dict[str, Span]]:
@@ -160,7 +228,23 @@ class _Elaborator:
             spans[key] = clause.span
             if value is not None:
                 values[key] = value
+        self._join_sinks(values, spans, owner)
         return values, spans
+
+    def _join_sinks(self, values: dict[str, Any], spans: dict[str, Span], owner: int) -> None:
+        """`window W, sinks S` are two clauses and one setting."""
+        if "sinks" not in spans:
+            return
+        sinks, span = values.pop("sinks", None), spans.pop("sinks")
+        window = values.get("window")
+        if window is None or window.size is None:
+            if "window" not in spans or window is not None:
+                rule = "stand beside the window that they are kept with: `window 1020, sinks 4`"
+                self.found.append(errors.BadValue(span=span, setting="sinks", rule=rule))
+            self._doubt("window", owner)
+        elif sinks is not None:
+            values["window"] = model.Window(size=window.size, sinks=sinks.sinks)
+            spans["window"] = spans["window"].to(span)
 
     def _own_settings(self, clauses: Iterable[tree.Clause], kind: str) -> tuple[model.Settings, dict[str, Span]]:
         """Settings of one statement; those that its kind does not take are reported and dropped."""
@@ -214,13 +298,19 @@ class _Elaborator:
             self._guess()
             return ("attend", None) if mixer.source is None else ("cross-attend", mixer.source)
         reads = guess == "cross-attend"
-        if reads != (mixer.source is not None):
+        if reads and mixer.source is None and "*" in self.unsure.get(len(self.statements), ()):
+            self._doubt("mixer")  # the cache may be what was dropped
+        elif reads != (mixer.source is not None):
             self.found.append(errors.SourceMismatch(span=mixer.span, mixer=guess, source=_text(mixer.source)))
             if guess == "attend":
                 self._guess()
                 return "cross-attend", mixer.source
             if reads:
                 self._doubt("mixer")
+        if reads and mixer.source is not None and mixer.source.level is not None:
+            self._other_level(mixer.source)
+            self._doubt("mixer")
+            return guess, None
         return guess, mixer.source if reads else None
 
     def _guess(self) -> None:

@@ -1,6 +1,7 @@
 """Spec -> text in canonical form. `parse(format_spec(spec)) == spec` for every spec that text can express."""
 
 from archspec.spec import model
+from archspec.spec.levels import BlockLevel, LevelsSpec, TokenLevel
 
 _INDENT = "  "
 _LINE = 100
@@ -10,22 +11,62 @@ def format_spec(spec: model.ModelSpec, comment: str = "") -> str:
     """The text of a spec; `comment` goes on top, each line behind `#`."""
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     lines.append(f"model {spec.name} {{")
-    lines += [_INDENT + line for line in _header(spec)]
-    if spec.statements:
-        lines.append("")
-    lines += [_INDENT + _statement(statement) for statement in spec.statements]
+    body = _levels(spec) if isinstance(spec, LevelsSpec) else _stack(spec)
+    lines += [_INDENT + line if line else "" for line in body]
     return "\n".join([*lines, "}", ""])
 
 
-def _header(spec: model.ModelSpec) -> list[str]:
-    """Header settings, as many on a line as fit."""
+def _stack(spec: model.ModelSpec) -> list[str]:
+    """The lines of a model of one stack."""
     parts = [f"layers {spec.num_layers}", f"width {spec.hidden_size}", f"vocab {spec.vocab_size}"]
-    parts += settings_text(spec.defaults)
-    if spec.embedding.scale != 1.0:
-        scale = spec.embedding.scale
-        parts.append(f"embed scale {scale if isinstance(scale, str) else _number(scale)}")
+    parts += [*settings_text(spec.defaults), *_scale(spec.embedding.scale), *_final_softcap(spec)]
     if spec.embedding.tied:
         parts.append("tied embeddings")
+    lines = _filled(parts)
+    return [*lines, "", *map(_statement, spec.statements)] if spec.statements else lines
+
+
+def _levels(spec: LevelsSpec) -> list[str]:
+    """The lines of a model of two levels."""
+    header = [f"vocab {spec.vocab_size}", *settings_text(spec.defaults), *_final_softcap(spec)]
+    blocks, tokens = spec.blocks, spec.tokens
+    lookup = f"embed lookup {blocks.lookup.size} {blocks.lookup.merge}"
+    block_parts = [*_sizes(blocks), lookup, *_scale(blocks.embed_scale), *settings_text(blocks.defaults)]
+    token_parts = [*_sizes(tokens), *_scale(tokens.embedding.scale), *settings_text(tokens.defaults)]
+    if tokens.embedding.tied:
+        token_parts.append("tied embeddings")
+    number = "" if tokens.take.length is None else f"{tokens.take.length} "
+    take = f"{tokens.take.kind} {number}from blocks.{tokens.take.door}"
+    return [
+        *_filled(header),
+        "",
+        f"blocks of {blocks.length} tokens {{",
+        *_inside([*_filled(block_parts), *map(_statement, blocks.statements), f"emit {blocks.emit}"]),
+        "}",
+        "tokens in block {",
+        *_inside([*_filled(token_parts), take, *map(_statement, tokens.statements)]),
+        "}",
+    ]
+
+
+def _sizes(level: BlockLevel | TokenLevel) -> list[str]:
+    return [f"layers {level.num_layers}", f"width {level.hidden_size}"]
+
+
+def _inside(lines: list[str]) -> list[str]:
+    return [_INDENT + line for line in lines]
+
+
+def _scale(scale: float | str) -> list[str]:
+    return [] if scale == 1.0 else [f"embed scale {scale if isinstance(scale, str) else _number(scale)}"]
+
+
+def _final_softcap(spec: model.ModelSpec) -> list[str]:
+    return [] if spec.final_softcap is None else [f"final softcap {_number(spec.final_softcap)}"]
+
+
+def _filled(parts: list[str]) -> list[str]:
+    """Settings, as many on a line as fit."""
     lines = [parts[0]]
     for part in parts[1:]:
         if len(lines[-1]) + len(part) + 2 <= _LINE:
@@ -35,13 +76,16 @@ def _header(spec: model.ModelSpec) -> list[str]:
     return lines
 
 
-def _statement(statement: model.LayersStatement | model.CacheStatement | model.PrefillExitStatement) -> str:
+def _statement(statement: model.Statement) -> str:
     match statement:
         case model.LayersStatement():
             mixer = f"{statement.mixer} to {statement.source}" if statement.source else statement.mixer
             return ", ".join([f"{layers_text(statement)} {mixer}", *settings_text(statement.settings)])
         case model.CacheStatement():
             return f"{cache_text(statement)}: {', '.join(settings_text(statement.settings))}"
+        case model.IterateStatement():
+            layers = model.LayerRange(first=statement.first, last=statement.last)
+            return f"iterate layers {layers}: {statement.forward} forward, {statement.backward} backward"
         case model.PrefillExitStatement():
             return f"prefill exit after {statement.after}"
 
@@ -61,13 +105,17 @@ def settings_text(settings: model.Settings) -> list[str]:
     makers = (
         ("heads", lambda value: f"heads {_heads(value)}"),
         ("kv_heads", lambda value: f"kv heads {_heads(value)}"),
-        ("window", lambda value: f"window {value.size}" if value.size is not None else "no window"),
+        ("window", _window),
         ("ffn", lambda value: "no ffn" if value.kind == "none" else f"ffn {value.kind}({value.hidden_size})"),
         ("norm", lambda value: _norm("norm", value)),
         ("qk_norm", lambda value: _norm("qk-norm", value)),
         ("rope", rope_text),
         ("bias", _bias),
         ("residual", lambda value: f"residual {value}"),
+        ("placement", lambda value: f"{value} norms"),
+        ("attention_scale", _attention_scale),
+        ("attention_softcap", lambda value: f"attention softcap {_number(value)}" if value else "no softcap"),
+        ("diagonal", lambda value: "no diagonal"),
     )
     return [make(value) for key, make in makers if (value := getattr(settings, key)) is not None]
 
@@ -85,12 +133,24 @@ def _heads(heads: model.Heads) -> str:
     return str(heads.count) if heads.head_dim is None else f"{heads.count} x {heads.head_dim}"
 
 
+def _window(window: model.Window) -> str:
+    if window.size is None:
+        return "no window"
+    return f"window {window.size}, sinks {window.sinks}" if window.sinks else f"window {window.size}"
+
+
+def _attention_scale(scale: float) -> str:
+    """As `rsqrt(n)` where that reads back as the same number."""
+    count = round(scale**-2)
+    return f"attention scale rsqrt({count})" if count and count**-0.5 == scale else f"attention scale {_number(scale)}"
+
+
 def _norm(word: str, norm: model.Norm) -> str:
     if norm.kind == "none":
         return f"no {word}"
     if norm.eps is None:
         return word if (word, norm.kind) == ("qk-norm", "rms") else f"{word} {norm.kind}"
-    return f"{word} {norm.kind}({_number(norm.eps)})"
+    return f"{word} {norm.kind}({_number(norm.eps)}{', 1+w' if norm.plus_one else ''})"
 
 
 def _bias(targets: tuple[model.BiasTarget, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 CacheName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*$")]
 
@@ -27,9 +28,13 @@ class Heads(Node):
 
 
 class Window(Node):
-    """`window 1024`: the current token and the 1023 before it. `size=None` is `no window`: everything."""
+    """`window 1024`: the current token and the 1023 before it. `size=None` is `no window`: everything.
+
+    `window 1020, sinks 4` keeps the first 4 positions as well (StreamingLLM, arXiv 2309.17453).
+    """
 
     size: Count | None
+    sinks: Annotated[int, Field(ge=0)] = 0
 
 
 class Rope(Node):
@@ -41,7 +46,7 @@ class Rope(Node):
     """
 
     kind: Literal["none", "half", "interleaved", "interleaved-linspace"]
-    theta: Annotated[float, Field(gt=0)] = 10000.0
+    theta: Positive = 10000.0
     percent: Annotated[int, Field(ge=1, le=100)] = 100
 
 
@@ -49,17 +54,26 @@ class Norm(Node):
     """`norm rms(1e-5)` (arXiv 1910.07467), `norm layernorm(1e-5)` (weight and bias). `none` is `no norm`."""
 
     kind: Literal["none", "rms", "layernorm"]
-    eps: Annotated[float, Field(gt=0)] | None = None
+    eps: Positive | None = None
+    plus_one: bool = False
+    """`rms(1e-6, 1+w)`: the factor is 1 + weight, and in float32 (Gemma)."""
 
 
 class Ffn(Node):
-    """`ffn swiglu(8192)`: down(silu(gate x) * up x); `gelu`: down(gelu(up x)), exact GELU. `none` is `no ffn`."""
+    """`ffn swiglu(8192)`: down(silu(gate x) * up x), `geglu` the same with GELU; `gelu`: down(gelu(up x)).
 
-    kind: Literal["none", "swiglu", "gelu"]
+    GELU is exact; with `-tanh` it is the tanh approximation (Gemma). `none` is `no ffn`.
+    """
+
+    kind: Literal["none", "swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh"]
     hidden_size: Count | None = None
 
 
 BiasTarget = Literal["qkv", "out", "ffn"]
+Placement = Literal["pre", "post", "sandwich"]
+Decay = Literal["gated", "fixed", "none"]
+DECAYS: dict[str, Decay] = {"retention": "gated", "fixed-retention": "fixed", "linear-attention": "none"}
+"""Mixers that keep a recurrent state, and how it forgets."""
 Residual = Literal["sequential", "parallel"]
 """`residual parallel`: mixer and ffn both see the layer's input (GPT-J, GPT-NeoX)."""
 
@@ -76,12 +90,23 @@ class Settings(Node):
     ffn: Ffn | None = None
     bias: tuple[BiasTarget, ...] | None = None
     residual: Residual | None = None
+    placement: Placement | None = None
+    """`pre norms`, `post norms`, `sandwich norms`."""
+    attention_scale: Positive | None = None
+    """`attention scale 0.25`, `attention scale rsqrt(16)`; head_dim ** -0.5 if nothing is said."""
+    attention_softcap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """`attention softcap 50`; 0 is `no attention-softcap`."""
+    diagonal: bool | None = None
+    """`no diagonal`: a token does not see itself (LCKV's `force_nodiag`)."""
 
 
 class CacheRef(Node):
-    """`cache@12` (the K/V that exist once layer 12 has run), `cache@last`, or `cache main`; exactly one is given."""
+    """`cache@12` (the K/V that exist once layer 12 has run), `cache@last`, or `cache main`; exactly one is given.
 
-    layer: int | Literal["last"] | None = None
+    `cache@below` is the nearest cache that a layer below the reader writes: another one for each reader.
+    """
+
+    layer: int | Literal["last", "below"] | None = None
     name: CacheName | None = None
 
     def __str__(self) -> str:
@@ -96,11 +121,12 @@ class LayerRange(Node):
     step: Count = 1
 
     def __str__(self) -> str:
-        text = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-        return text if self.step == 1 else f"{text} step {self.step}"
+        if self.step != 1:
+            return f"{self.first}-{self.last} step {self.step}"
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
-Mixer = Literal["attend", "cross-attend", "retention", "ffn-only"]
+Mixer = Literal["attend", "cross-attend", "retention", "fixed-retention", "linear-attention", "ffn-only"]
 
 
 class LayersStatement(Node):
@@ -122,6 +148,16 @@ class CacheStatement(Node):
     settings: Settings = Settings()
 
 
+class IterateStatement(Node):
+    """`iterate layers 2-21: 7 forward, 2 backward` (LCKV, arXiv 2405.10637): passes over readers of later layers."""
+
+    kind: Literal["iterate"] = "iterate"
+    first: int | Literal["last"]
+    last: int | Literal["last"]
+    forward: Annotated[int, Field(ge=0)]
+    backward: Annotated[int, Field(ge=0)]
+
+
 class PrefillExitStatement(Node):
     """`prefill exit after cache@13`: an assertion that the checker verifies against the derived exit."""
 
@@ -129,7 +165,9 @@ class PrefillExitStatement(Node):
     after: CacheRef
 
 
-Statement = Annotated[LayersStatement | CacheStatement | PrefillExitStatement, Field(discriminator="kind")]
+Statement = Annotated[
+    LayersStatement | CacheStatement | IterateStatement | PrefillExitStatement, Field(discriminator="kind")
+]
 
 
 class Embedding(Node):
@@ -147,5 +185,7 @@ class ModelSpec(Node):
     hidden_size: Count
     vocab_size: Count
     embedding: Embedding = Embedding()
+    final_softcap: Positive | None = None
+    """`final softcap 30`."""
     defaults: Settings = Settings()
     statements: tuple[Statement, ...] = ()

@@ -109,9 +109,10 @@ class UnclosedBrace(Diagnostic):
 
     code = "E0006"
     opening: Span
+    depth: int
 
     def message(self) -> str:
-        return "the file ends before the model is closed"
+        return f"the file ends before {'the model' if self.depth == 1 else 'this level'} is closed"
 
     def remark(self) -> str:
         return "expected `}`"
@@ -120,7 +121,7 @@ class UnclosedBrace(Diagnostic):
         return (Label(self.opening, "opened here"),)
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help("write `}` on a last line, if the file is complete", Edit(self.span, "\n}")),)
+        return (Help("write `}` on a last line, if the file is complete", Edit(self.span, "\n}" * self.depth)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,9 +264,11 @@ class NotYet(Diagnostic):
     What: the word is known, but this version has nothing behind it.
     Why it is bad: a statement that is skipped would leave another model than the one that was described.
     Example:
-        layers 1-4 attend, window 128, sinks 4
+        layers 1-3 mamba
+        layers 4 attend
     Mended:
-        layers 1-4 attend, window 128
+        layers 1-3 retention
+        layers 4 attend
     """
 
     code = "E0019"

@@ -5,11 +5,13 @@ Contract: `parse_text` never raises for any text. The only module that knows lar
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import lark.lexer
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from lark.tree import Meta
 
@@ -23,7 +25,19 @@ from archspec.syntax.scan import read_through
 @cache
 def _lark() -> Lark:
     grammar = files("archspec").joinpath("grammars/archspec.lark").read_text("utf-8")
-    return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=False)
+    with _no_collision_checks():
+        return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=False)
+
+
+@contextmanager
+def _no_collision_checks() -> Iterator[None]:
+    """With interegular installed, lark compares every terminal with every other: 0.3 s that belong in a test."""
+    wanted = getattr(lark.lexer, "has_interegular", False)
+    lark.lexer.has_interegular = False
+    try:
+        yield
+    finally:
+        lark.lexer.has_interegular = wanted
 
 
 @cache
@@ -41,7 +55,9 @@ _DISPLAY = {
     "FLOAT": "a number",
     "INT": "a number",
     "_PERCENT": "`%`",
+    "ONE_PLUS": "`1+w`",
     "_AT": "`@`",
+    "_DOT": "`.`",
     "_COLON": "`:`",
     "_COMMA": "`,`",
     "_LPAR": "`(`",
@@ -63,7 +79,7 @@ def _expected(terminals: frozenset[str]) -> tuple[str, ...]:
         terminals -= {"_NL"}  # a comma may be followed by a line end, but that is not what is missing
     words = sorted(f"`{word}`" for word, terminal in keywords().items() if terminal in terminals)
     if {"_HEADS", "_ROPE", "_NORM"} <= terminals:
-        words = ["a statement" if "_LAYERS" in terminals else "a setting such as `heads 8 x 64`"]
+        words = ["a statement" if "_CACHE" in terminals else "a setting such as `heads 8 x 64`"]
     return (*sorted({_DISPLAY[name] for name in terminals if name in _DISPLAY}), *words)
 
 
@@ -123,7 +139,7 @@ class _TreeBuilder(Transformer[Token, Any]):
         return tree.Atom(_number(token) if token.type in ("INT", "FLOAT", "TOTAL") else str(token), span)
 
     def _place(self, token: Token) -> Any:
-        return "last" if token.type == "LAST" else _number(token)
+        return str(token) if token.type in ("LAST", "BELOW") else _number(token)
 
     def start(self, meta: Meta, children: list[Any]) -> tree.Model | None:
         return children[0] if children else None
@@ -148,13 +164,48 @@ class _TreeBuilder(Transformer[Token, Any]):
         return name, self._place(children[-1]), self._at(meta)
 
     def cache_ref(self, meta: Meta, children: list[Token]) -> tree.Reference:
-        token = children[0]
+        token = children[-1]
+        level = self._atom(children[0]) if len(children) == 2 else None
         if token.type == "NAME":
-            return tree.Reference(None, str(token), self._at(meta))
-        return tree.Reference(self._place(token), None, self._at(meta))
+            return tree.Reference(None, str(token), self._at(meta), level)
+        return tree.Reference(self._place(token), None, self._at(meta), level)
+
+    def iterate(self, meta: Meta, children: list[Token]) -> tree.Iterate:
+        layers, forward, backward = children
+        span = Span(self.source, layers.start_pos or 0, layers.end_pos or 0)
+        first, last = _range_ends(str(layers)) if layers.type == "RANGE" else _range_ends(f"{layers}-{layers}")
+        item = tree.Item("range", first, last, 1, span)
+        return tree.Iterate(item, self._atom(forward), self._atom(backward), self._at(meta))
 
     def prefill_exit(self, meta: Meta, children: list[Any]) -> tree.PrefillExit:
         return tree.PrefillExit(children[0], self._at(meta))
+
+    def blocks_head(self, meta: Meta, children: list[Token]) -> tuple[str, tree.Atom, Span]:
+        return "blocks", self._atom(children[1]), self._at(meta)
+
+    def tokens_head(self, meta: Meta, children: list[Token]) -> tuple[str, None, Span]:
+        return "tokens", None, self._at(meta)
+
+    def level(self, meta: Meta, children: list[Any]) -> tree.Level:
+        (kind, length, head), *statements = children
+        return tree.Level(kind, length, tuple(statements), self._at(meta), head)
+
+    def emit(self, meta: Meta, children: list[Token]) -> tree.Emit:
+        return tree.Emit(self._atom(children[0]), self._at(meta))
+
+    def door(self, meta: Meta, children: list[Token]) -> tuple[tree.Atom, tree.Atom, Span]:
+        return self._atom(children[0]), self._atom(children[1]), self._at(meta)
+
+    def take(self, meta: Meta, children: list[Any]) -> tree.Take:
+        kind, *length, (level, name, span) = children
+        return tree.Take(
+            "prefix" if kind.type == "PREFIX" else "summation",
+            self._atom(length[0]) if length else None,
+            level,
+            name,
+            self._at(meta),
+            span,
+        )
 
     def mixer(self, meta: Meta, children: list[Any]) -> tree.Mixer:
         source = children[1] if len(children) == 2 else None
@@ -180,6 +231,9 @@ class _TreeBuilder(Transformer[Token, Any]):
 
     def sqrt_width(self, meta: Meta, children: list[Any]) -> tree.Atom:
         return tree.Atom("sqrt(width)", self._at(meta))
+
+    def rsqrt(self, meta: Meta, children: list[Token]) -> tree.Atom:
+        return tree.Atom(f"rsqrt({children[0]})", self._at(meta))
 
     def __default__(self, data: str, children: list[Any], meta: Meta) -> tree.Clause:
         args = tuple(child if isinstance(child, tree.Atom) else self._atom(child) for child in children)

@@ -18,6 +18,12 @@ from archspec.syntax.words import NOT_YET
 
 MAX_SYNTAX_ERRORS = 100
 _HEAD = ("_MODEL", "MODEL_NAME", "_LBRACE")
+_OTHER_KINDS = {
+    "_PREFILL": "exit",
+    "_ITERATE": "iterate",
+    **dict.fromkeys(("_EMIT", "BLOCKS", "TOKENS", "PREFIX", "SUMMATION"), "level"),
+    **dict.fromkeys(("door", "blocks_head", "tokens_head"), "level"),
+}
 _HEAD_FILL = {"_MODEL": "model", "MODEL_NAME": "_", "_LBRACE": "{"}
 _HEAD_SHOWN = {"_MODEL": "`model`", "MODEL_NAME": "a name", "_LBRACE": "`{`"}
 
@@ -80,7 +86,7 @@ class Recovery:
             return self._end_of_file(parser, accepted)
         if "$END" in accepted and "_MODEL" not in accepted:
             return self._after_model(parser, token)
-        if accepted & set(_HEAD):
+        if self._head_terminals(parser):
             return self._head(parser, token, accepted)
         self._apply(parser, repair(self._situation(parser, token, accepted)), token)
         return True
@@ -199,7 +205,11 @@ class Recovery:
         self._skip_to(parser, len(self.text))
         return True
 
-    def _head_terminals(self, parser: Any) -> set[str]:
+    @staticmethod
+    def _head_terminals(parser: Any) -> set[str]:
+        """What may follow in `model NAME {`; nothing once the model is opened."""
+        if any(getattr(value, "type", None) == "_LBRACE" for value in parser.parser_state.value_stack):
+            return set()
         return set(parser.accepts()) & set(_HEAD)
 
     def _head(self, parser: Any, token: Any, accepted: frozenset[str]) -> bool:
@@ -264,15 +274,17 @@ class Recovery:
     def _end_of_file(self, parser: Any, accepted: frozenset[str]) -> bool:
         end = len(self.text.rstrip())
         span = Span(self.source, end, end)
-        if accepted & set(_HEAD):
+        if self._head_terminals(parser):
             shown = tuple(_HEAD_SHOWN[terminal] for terminal in _HEAD if terminal in accepted or terminal == "_LBRACE")
             self._report(missing.MissingOpening(span=span, missing=shown))
             return False
-        opened = scan.opening_brace(self.text)
-        self._report(errors.UnclosedBrace(span=span, opening=Span(self.source, opened, opened + 1)))
+        opened = scan.unclosed(self.text) or [0]
+        opening = Span(self.source, opened[-1], opened[-1] + 1)
+        self._report(errors.UnclosedBrace(span=span, opening=opening, depth=len(opened)))
         if "_RBRACE" not in accepted:
             self._drop(parser, None, len(self.text))
-        parser.feed_token(self.make_token("_RBRACE", "}", end, end))
+        while "$END" not in parser.accepts():
+            parser.feed_token(self.make_token("_RBRACE", "}", end, end))
         return True
 
 
@@ -286,4 +298,4 @@ def _kind(dropped: Any) -> str:
         return "layers"
     if terminal == "_CACHE" or rule == "cache_head":
         return "cache"
-    return "exit" if terminal == "_PREFILL" else "header"
+    return _OTHER_KINDS.get(str(terminal or rule), "header")

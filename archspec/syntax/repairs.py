@@ -162,6 +162,20 @@ def _missing_colon(at: Situation) -> Repair | None:
     return Repair(diagnostic, (("_COLON", ":"), (at.terminal, at.text)))
 
 
+def _missing_brace(at: Situation) -> Repair | None:
+    """`tokens in block`, and the level starts on the next line."""
+    if at.accepted != {"_LBRACE"} or at.terminal != "_NL":
+        return None
+    edit: Edit | None = Edit(at.span, " {")
+    hint = "write ` {` on this line"
+    if at.source.text[at.span.start :].lstrip().startswith("{"):
+        hint, edit = "move the `{` to the end of this line", None
+    diagnostic = errors.UnexpectedText(
+        span=at.span, written="the end of the line", expected=("`{`",), hint=hint, edit=edit
+    )
+    return Repair(diagnostic, () if edit is None else (("_LBRACE", "{"), ("_NL", at.text)))
+
+
 def _keyword_as_mixer(at: Situation) -> Repair | None:
     """`layers 24 width 3072`, `layers 1 to 4`, `layers 13-24 heads 8 x 64`: the word was taken for a mixer."""
     text, word = at.source.text, word_before(at.source.text, at.span.start)
@@ -176,6 +190,9 @@ def _keyword_as_mixer(at: Situation) -> Repair | None:
         hint, edit = f"a range is written `{fixed}`", Edit(whole, fixed)
         range_ = errors.UnexpectedText(span=span, written="`to`", expected=("a mixer",), hint=hint, edit=edit)
         return Repair(range_, (("_LAYERS", "layers"), ("RANGE", fixed)), pop_to="_LAYERS")
+    if word == "step" and at.terminal == "INT":
+        hint = "a step needs a range with two ends: `6-30 step 6`"
+        return Repair(errors.UnexpectedText(span=span, written="`step`", expected=("a mixer",), hint=hint), (), "NAME")
     if total and terminal in _HEADER_ONLY and at.fits(("_COMMA", "_HEADS")):
         feed = (("_LAYERS", "layers"), ("TOTAL", total[1]), ("_COMMA", ","), (terminal, word), (at.terminal, at.text))
         return Repair(missing.MissingComma(span=span), feed, pop_to="_LAYERS")
@@ -252,6 +269,7 @@ _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _missing_parentheses,
     _missing_comma,
     _missing_colon,
+    _missing_brace,
     _keyword_as_mixer,
     _not_yet,
     _layer_list,
@@ -266,16 +284,38 @@ def _unexpected(at: Situation) -> Diagnostic:
             hint = f"`{at.text}` is a setting of the whole model: write it in the header, on a line of its own"
             return errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint)
     if at.is_word:
-        return errors.UnexpectedWord(span=at.span, word=at.text, words=at.known_words(), expected=at.shown)
+        return errors.UnexpectedWord(
+            span=at.span, word=at.text, words=at.known_words(), expected=at.shown, hint=_hint_about_levels(at)
+        )
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
     return errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=_hint(at))
 
 
+def _hint_about_levels(at: Situation) -> str | None:
+    """In `blocks of 4 tokens {`, `tokens in block {`, `emit context`, `prefix 2 from blocks.context`."""
+    if at.accepted & {"_OF", "_IN", "_BLOCK"} or at.accepted == {"TOKENS"}:
+        return "levels are `blocks of 4 tokens { ... }` and `tokens in block { ... }`"
+    if at.accepted == {"BLOCKS", "TOKENS"} or at.accepted == {"_DOT"}:
+        return "a context is named with its level: `blocks.context`"
+    if at.accepted == {"NAME"}:
+        before = word_before(at.source.text, at.span.start)
+        if before == "emit":
+            return "what is emitted has a name: `emit context`"
+        if before.isdecimal():
+            return "say what becomes of a block's rows: `embed lookup 192 concat`, or `sum`"
+    return None
+
+
 def _hint(at: Situation) -> str | None:
+    levels = _hint_about_levels(at)
+    if levels is not None:
+        return levels
     if at.terminal == "OPEN_RANGE" and "LAST" in at.accepted:
         return "layers are counted from 1; `last` is the last one"
     if "MODEL_NAME" in at.accepted:
         return "the name of a model starts with a letter"
+    if at.terminal == "_LBRACE":
+        return "statements have no braces: settings follow on the same line, each after a comma"
     if at.terminal == "_COMMA":
         return "a setting is missing before this comma, or the comma is one too many"
     if at.terminal == "INT" and at.span.start and at.source.text[at.span.start - 1].isdecimal():

@@ -97,6 +97,12 @@ def _plain(character: str) -> str | None:
     return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
 
 
-def opening_brace(text: str) -> int:
-    """The first `{` outside of comments; 0 if there is none."""
-    return next((found.start() for found in _BRACES.finditer(text) if found[0] == "{"), 0)
+def unclosed(text: str) -> list[int]:
+    """The braces that are opened and not closed, from the outside in."""
+    opened: list[int] = []
+    for found in _BRACES.finditer(text):
+        if found[0] == "{":
+            opened.append(found.start())
+        elif found[0] == "}" and opened:
+            opened.pop()
+    return opened

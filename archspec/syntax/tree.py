@@ -36,11 +36,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Reference:
-    """`cache@12` or `cache main`."""
+    """`cache@12`, `cache@below` or `cache main`."""
 
-    layer: int | Literal["last"] | None
+    layer: int | Literal["last", "below"] | None
     name: str | None
     span: Span
+    level: Atom | None = None
+    """`blocks` or `tokens` before it: `blocks.cache@3`."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,51 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Iterate:
+    layers: Item
+    forward: Atom
+    backward: Atom
+    span: Span
+
+
+@dataclass(frozen=True)
 class PrefillExit:
     after: Reference
     span: Span
 
 
-Statement = Header | Layers | Cache | PrefillExit
+@dataclass(frozen=True)
+class Level:
+    """`blocks of 4 tokens { ... }`, `tokens in block { ... }`."""
+
+    kind: Literal["blocks", "tokens"]
+    length: Atom | None
+    statements: "tuple[Statement, ...]"
+    span: Span
+    head_span: Span
+
+
+@dataclass(frozen=True)
+class Emit:
+    """`emit context`."""
+
+    name: Atom
+    span: Span
+
+
+@dataclass(frozen=True)
+class Take:
+    """`prefix 2 from blocks.context`, `summation from blocks.context`."""
+
+    kind: Literal["prefix", "summation"]
+    length: Atom | None
+    level: Atom
+    name: Atom
+    span: Span
+    door_span: Span
+
+
+Statement = Header | Layers | Cache | Iterate | PrefillExit | Level | Emit | Take
 
 
 @dataclass(frozen=True)

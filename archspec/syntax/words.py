@@ -89,18 +89,11 @@ OTHER_NAMES: dict[str, str] = {
 }
 
 NOT_YET: dict[str, str] = {
-    "iterate": "without it, a layer can only read the cache of an earlier layer",
-    "blocks": "without levels, a model is one stack of layers over tokens",
-    "tokens": "without levels, a model is one stack of layers over tokens",
-    "emit": "without levels, a model is one stack of layers over tokens",
-    "prefix": "without levels, a model is one stack of layers over tokens",
     "let": "write the number where it is used",
     "define": "settings that layers share go into the header",
     "use": "a spec is one file",
     "extends": "copy the spec and change it",
-    "sinks": "a windowed cache keeps the last tokens only",
     "keep": "a cache keeps what its `window` says",
-    "softcap": "scores and logits are used as they are",
     "alibi": "positions come from `rope`",
     "dropout": "a spec describes the model, not its training",
     "moe": "every ffn is dense",
@@ -112,18 +105,14 @@ NOT_YET: dict[str, str] = {
     "rwkv": "the recurrent mixer is `retention`",
     "conv": "the mixers are `attend`, `cross-attend`, `retention` and `ffn-only`",
     "mla": "keys and values are stored per head",
-    "linear-attention": "the recurrent mixer is `retention`",
     "delta-net": "the recurrent mixer is `retention`",
     "deltanet": "the recurrent mixer is `retention`",
-    "geglu": "the kinds of ffn are `swiglu` and `gelu`",
     "relu": "the kinds of ffn are `swiglu` and `gelu`",
     "yarn": "rope is not scaled",
 }
 """Words of the language to come, or of architectures that it cannot express; and what holds without them."""
 
-STATEMENTS_TO_COME = frozenset(
-    {"iterate", "blocks", "tokens", "emit", "prefix", "let", "define", "use", "extends", "keep"}
-)
+STATEMENTS_TO_COME = frozenset({"let", "define", "use", "extends", "keep"})
 """Those that mean something only where a statement or a model starts."""
 
 LIKE_A_DASH = frozenset("\u2010\u2011\u2012\u2015\u2212\ufe63\uff0d\u00ad")
@@ -141,4 +130,6 @@ def meant(word: str, known: Iterable[str]) -> str | None:
     other = OTHER_NAMES.get(lower)
     if other is not None:
         return other if other in candidates else None
+    if lower in NOT_YET:
+        return None
     return suggest(lower, candidates) if len(word) > 2 else None

@@ -1,0 +1,127 @@
+"""The plan of a model with two levels: a plan for each, and what passes between them. Frozen, printable, torch-free.
+
+Source: Block Transformer, arXiv 2406.02657, and itsnamgyu/block-transformer.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from archspec.plan import CacheSlot, LayerPlan, Plan, Shape, StateSlot
+from archspec.spec.levels import Lookup, TakeKind
+
+
+@dataclass(frozen=True)
+class LevelsPlan:
+    """A complete model of two levels.
+
+    A block of `block_length` tokens becomes one vector (`lookup`). `blocks` runs over these; its output for block k,
+    after the final norm, is the context of block k + 1. A linear map with bias (`expansion`) makes `num_context`
+    vectors of it. `tokens` runs over one block, with positions from 0 in every block:
+
+    - `prefix`: over the context's vectors, then the block's tokens but the last; the last of the vectors scores the
+      first token;
+    - `summation`: over `start_token` and the block's tokens but the last, one of the context's vectors added to each.
+
+    The token level's caches are cleared at the end of every block, so that nothing has to be computed in it for the
+    blocks of a prompt: prefill is the block level's, and one step of the token level.
+    """
+
+    name: str
+    block_length: int
+    lookup: Lookup
+    take: TakeKind
+    num_context: int
+    blocks: Plan
+    """Vectors in, vectors out."""
+    tokens: Plan
+    """Vectors in, logits out: `embed` of the token level stands before it, since a context is no token."""
+    token_embed_scale: float
+    start_token: int = 0
+    """What stands before a block's first token where a context is added to it (the reference's `bos_token_id`)."""
+    pad_token: int = 0
+    """Fills a first block that a prompt leaves incomplete."""
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokens.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.tokens.hidden_size
+
+    @property
+    def tied_embeddings(self) -> bool:
+        return self.tokens.tied_embeddings
+
+    @property
+    def block_positions(self) -> int:
+        """Positions that the token level has in a block: the vectors before the tokens, and all tokens but the last."""
+        return self.num_context + self.block_length - 1 if self.take == "prefix" else self.block_length
+
+    @property
+    def layers(self) -> tuple[LayerPlan, ...]:
+        """Of the block level, then of the token level."""
+        return (*self.blocks.layers, *self.tokens.layers)
+
+    @property
+    def slots(self) -> tuple[CacheSlot, ...]:
+        """Of both levels, with the level before the name; indices are those within the level."""
+        return tuple(replace(slot, name=f"{word}.{slot.name}") for word, plan in self.levels() for slot in plan.slots)
+
+    @property
+    def states(self) -> tuple[StateSlot, ...]:
+        """As `slots`."""
+        named = ((state, f"{word}.{state.name}") for word, plan in self.levels() for state in plan.states)
+        return tuple(replace(state, name=name) for state, name in named)
+
+    def levels(self) -> tuple[tuple[str, Plan], tuple[str, Plan]]:
+        return ("blocks", self.blocks), ("tokens", self.tokens)
+
+    def num_blocks(self, num_tokens: int) -> int:
+        """Blocks of `num_tokens` tokens, the first or the last of them incomplete."""
+        return -(-num_tokens // self.block_length)
+
+    def padding(self, prompt_len: int) -> int:
+        """Tokens before a prompt that complete its first block."""
+        return -prompt_len % self.block_length
+
+    def cache_bytes(self, batch: int, context: int, dtype: str = "bfloat16") -> int:
+        """Bytes of all slots and states for `batch` sequences of `context` tokens; exact."""
+        blocks = self.blocks.cache_bytes(batch, self.num_blocks(context), dtype)
+        return blocks + self.tokens.cache_bytes(batch, self.block_positions, dtype)
+
+    def cache_formula(self) -> str:
+        """`cache_bytes` in closed form: B sequences, T tokens of context, e bytes an element."""
+        blocks = "T" if self.block_length == 1 else f"ceil(T/{self.block_length})"
+        per_window: Counter[int | None] = Counter()
+        for slot in self.blocks.slots:
+            per_window[None if slot.window is None else slot.sinks + slot.window] += slot.elements_per_token
+        full = per_window.pop(None, 0)
+        terms = [f"{full}*{blocks}"] if full else []
+        terms += [f"{n}*min({blocks}, {w})" for w, n in sorted(per_window.items(), key=lambda item: item[0] or 0)]
+        per_block: Counter[int] = Counter()
+        for slot in self.tokens.slots:
+            per_block[slot.cache_len(self.block_positions)] += slot.elements_per_token
+        terms += [f"{n}*{length}" for length, n in sorted(per_block.items(), reverse=True)]
+        kv = f"B*e*({' + '.join(terms)})" if terms else ""
+        constant = sum(state.nbytes for _, plan in self.levels() for state in plan.states)
+        return " + ".join(filter(None, [kv, f"B*{constant}" if constant else ""])) or "0"
+
+    def num_parameters(self) -> int:
+        """Number of trainable scalars, exact."""
+        return sum(prod(shape) for _, shape in self.parameter_shapes())
+
+    def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Name and shape of every parameter, in the order of the model's `state_dict`."""
+        width, expanded = self.tokens.hidden_size, self.num_context * self.tokens.hidden_size
+        yield from ((f"blocks.{name}", shape) for name, shape in self.blocks.parameter_shapes())
+        yield "blocks.embed.weight", (self.vocab_size, self.lookup.size)
+        yield from ((f"tokens.{name}", shape) for name, shape in self.tokens.parameter_shapes())
+        yield "tokens.embed.weight", (self.vocab_size, width)
+        yield "tokens.expansion.weight", (expanded, self.blocks.hidden_size)
+        yield "tokens.expansion.bias", (expanded,)
+
+
+AnyPlan = Plan | LevelsPlan

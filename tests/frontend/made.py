@@ -1,0 +1,107 @@
+"""Specs made by Hypothesis, consistent or not: whatever text can express."""
+
+from hypothesis import strategies as st
+
+from archspec.spec.model import (
+    CacheRef,
+    CacheStatement,
+    Embedding,
+    Ffn,
+    Heads,
+    LayerRange,
+    LayersStatement,
+    ModelSpec,
+    Norm,
+    PrefillExitStatement,
+    Rope,
+    Settings,
+    Window,
+)
+
+MAX_LAYERS = 6
+names = st.sampled_from(["main", "a", "b-2", "kv_x"])
+places = st.one_of(st.integers(0, MAX_LAYERS + 1), st.just("last"))
+positive = st.floats(min_value=1e-300, max_value=1e300, allow_nan=False, allow_infinity=False)
+heads = st.builds(Heads, count=st.sampled_from([1, 2, 3, 4]), head_dim=st.sampled_from([None, 8, 16, 15]))
+windows = st.builds(Window, size=st.sampled_from([None, 1, 4, 8]))
+ropes = st.one_of(
+    st.just(Rope(kind="none")),
+    st.builds(
+        Rope,
+        kind=st.sampled_from(["half", "interleaved", "interleaved-linspace"]),
+        theta=st.one_of(st.just(10000.0), positive),
+        percent=st.sampled_from([100, 50, 1]),
+    ),
+)
+norms = st.one_of(
+    st.just(Norm(kind="none")),
+    st.builds(Norm, kind=st.sampled_from(["rms", "layernorm"]), eps=st.one_of(st.none(), positive)),
+)
+ffns = st.one_of(
+    st.just(Ffn(kind="none")),
+    st.builds(Ffn, kind=st.sampled_from(["swiglu", "gelu"]), hidden_size=st.integers(1, 10**17)),
+)
+biases = st.sets(st.sampled_from(["qkv", "out", "ffn"])).map(
+    lambda chosen: tuple(target for target in ("qkv", "out", "ffn") if target in chosen)
+)
+refs = st.one_of(st.builds(CacheRef, layer=places), st.builds(CacheRef, name=names))
+MAKERS = {
+    "heads": heads,
+    "kv_heads": heads,
+    "window": windows,
+    "rope": ropes,
+    "norm": norms,
+    "qk_norm": norms,
+    "ffn": ffns,
+    "bias": biases,
+}
+TAKES = {
+    "attend": tuple(MAKERS),
+    "cross-attend": tuple(MAKERS),
+    "retention": ("heads", "rope", "norm", "ffn", "bias"),
+    "ffn-only": ("norm", "ffn", "bias"),
+    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias"),
+}
+
+
+@st.composite
+def settings_of(draw: st.DrawFn, keys: tuple[str, ...]) -> Settings:
+    chosen = draw(st.sets(st.sampled_from(keys), max_size=3))
+    return Settings(**{key: draw(MAKERS[key]) for key in keys if key in chosen})
+
+
+# `first` is a number in every range of two ends: the grammar has no `last-3`.
+@st.composite
+def layer_ranges(draw: st.DrawFn) -> LayerRange:
+    first, last = draw(places), draw(places)
+    if draw(st.booleans()):
+        return LayerRange(first=first, last=first)
+    step = draw(st.sampled_from([1, 1, 2, 5]))
+    first = first if isinstance(first, int) else 1
+    return LayerRange(first=first, last=last, step=1 if first == last else step)
+
+
+@st.composite
+def layers_statements(draw: st.DrawFn) -> LayersStatement:
+    mixer = draw(st.sampled_from(["attend", "cross-attend", "retention", "ffn-only"]))
+    return LayersStatement(
+        ranges=tuple(draw(st.lists(layer_ranges(), max_size=3))),
+        mixer=mixer,
+        source=draw(refs) if mixer == "cross-attend" else None,
+        settings=draw(settings_of(TAKES[mixer])),
+    )
+
+
+caches = st.builds(CacheStatement, layer=places, name=st.one_of(st.none(), names), settings=settings_of(TAKES["cache"]))
+exits = st.builds(PrefillExitStatement, after=refs)
+embeddings = st.builds(Embedding, scale=st.one_of(st.just("sqrt(width)"), st.just(1.0), positive), tied=st.booleans())
+specs = st.builds(
+    ModelSpec,
+    name=st.sampled_from(["m", "yoco-3b", "llama_3.1", "_"]),
+    num_layers=st.integers(1, MAX_LAYERS),
+    hidden_size=st.sampled_from([64, 100, 10**17]),
+    vocab_size=st.integers(1, 10**17),
+    embedding=embeddings,
+    defaults=settings_of(tuple(MAKERS)),
+    statements=st.lists(st.one_of(layers_statements(), layers_statements(), caches, exits), max_size=6).map(tuple),
+)

@@ -9,28 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.plan import DTYPE_BYTES, Plan
-from archspec.runtime.attention import pick_backend
+from archspec.levels_plan import AnyPlan, LevelsPlan
+from archspec.plan import DTYPE_BYTES
+from archspec.runtime.attention import Backend, pick_backend
+from archspec.runtime.cache import Cache
 from archspec.runtime.layers import RmsNorm
+from archspec.runtime.level_cache import LevelsCache
+from archspec.runtime.levels import LevelsModel
 from archspec.runtime.model import Model
 from archspec.runtime.weights import load_weights, stored_dtype
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_BYTES}
+AnyModel = Model | LevelsModel
 INIT_STD = 0.02
 INIT_BLOCK = 1 << 22
 """Random numbers drawn at a time; part of what a seed means."""
 
 
 def build_model(
-    plan: Plan,
+    plan: AnyPlan,
     *,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
     seed: int = 0,
     backend: str = "auto",
     compile: bool = True,
-) -> Model:
-    """A model with fresh weights: normal (std 0.02), norms 1, biases 0. The global generator is not touched.
+) -> AnyModel:
+    """A model with fresh weights: normal (std 0.02), norms of factor 1, biases 0.
+
+    The global generator is not touched.
 
     Errors: ValueError for a device, dtype or backend that is not known, with those that are.
     """
@@ -41,25 +48,31 @@ def build_model(
 
 
 def build_empty(
-    plan: Plan,
+    plan: AnyPlan,
     *,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
     backend: str = "auto",
     compile: bool = True,
-) -> Model:
+) -> AnyModel:
     """A model whose memory is allocated, once, and whose weights are undefined: load them before use."""
     target = pick_device(device)
     attend = pick_backend(backend, target)
     torch_dtype = pick_dtype(dtype)
     with torch.device("meta"):
-        model = Model(plan, attend=attend, compile=compile).to(torch_dtype)
+        model = _make(plan, attend, compile).to(torch_dtype)
     return model if target.type == "meta" else model.to_empty(device=target)
 
 
+def _make(plan: AnyPlan, attend: Backend, compile: bool) -> AnyModel:
+    if isinstance(plan, LevelsPlan):
+        return LevelsModel(plan, attend=attend, compile=compile)
+    return Model(plan, attend=attend, compile=compile)
+
+
 def load_model(
-    plan: Plan, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | None = None, **options: Any
-) -> Model:
+    plan: AnyPlan, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | None = None, **options: Any
+) -> AnyModel:
     """A model with the weights of a safetensors file, in their dtype unless `dtype` says otherwise.
 
     `options` are those of `build_empty`. Errors: as of `build_empty` and `load_weights`.
@@ -69,13 +82,20 @@ def load_model(
     return model
 
 
-def build_meta(plan: Plan, dtype: str = "float32") -> Model:
+def cache_of(plan: AnyPlan, batch: int, context: int, dtype: torch.dtype) -> Cache | LevelsCache:
+    """A cache on the CPU without a model."""
+    if isinstance(plan, LevelsPlan):
+        return LevelsCache(plan, batch, context, dtype=dtype, device=torch.device("cpu"))
+    return Cache(plan, batch, context, dtype=dtype, device=torch.device("cpu"))
+
+
+def build_meta(plan: AnyPlan, dtype: str = "float32") -> AnyModel:
     """A model without memory, for names and shapes of large plans."""
     return build_empty(plan, device="meta", dtype=dtype, compile=False)
 
 
 @torch.no_grad()
-def init_weights(model: Model, seed: int) -> None:
+def init_weights(model: AnyModel, seed: int) -> None:
     """Set all parameters, in the order of `state_dict`. Effects: overwrites them."""
     generator = torch.Generator("cpu").manual_seed(seed)
     for module in model.modules():
@@ -83,7 +103,7 @@ def init_weights(model: Model, seed: int) -> None:
             if name == "bias":
                 parameter.zero_()
             elif isinstance(module, RmsNorm | nn.LayerNorm):
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if isinstance(module, RmsNorm) and module.plus_one else 1.0)
             else:
                 _fill_normal(parameter, generator)
 

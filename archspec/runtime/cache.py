@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from archspec.plan import STATE_DTYPE, Plan
+from archspec.plan import STATE_DTYPE, CacheSlot, Plan
 
 LIVE_BUCKET = 128
 """The view of the filled part of a buffer has a multiple of this length, unless the buffer ends: few distinct lengths,
 and neither 0 nor 1, which compilers treat apart."""
+LiveLens = dict[int | None, int]
+"""Length of the view of a slot's buffer in one pass, by the slot's `reach`."""
 
 
 @dataclass
@@ -30,9 +32,9 @@ class Storage:
 
 
 class Cache:
-    """Everything that a model remembers of `batch` sequences of up to `context` tokens.
+    """Everything that a model remembers of `batch` sequences.
 
-    The buffers are allocated once; their addresses and strides never change.
+    The buffers are allocated once, for `context` tokens; their addresses and strides never change.
     """
 
     def __init__(self, plan: Plan, batch: int, context: int, *, dtype: torch.dtype, device: torch.device) -> None:
@@ -46,6 +48,8 @@ class Cache:
         self.input_pos = torch.zeros(1, dtype=torch.int64, device=device)
         """Position of the next token, on the device; equals `num_cached_tokens`."""
         self.num_cached_tokens = 0
+        self.pad_lens_B: Tensor | None = None
+        """Leading positions of every row that are padding, int64 (B,), settled by the first prefill."""
 
     def _zeros(self, dtype: torch.dtype, *sizes: int) -> Tensor:
         return torch.zeros((self.batch, *sizes), dtype=dtype, device=self.device)
@@ -55,6 +59,12 @@ class Cache:
         """Bytes of all slots and states."""
         return sum(tensor.nbytes for tensor in (*self.storage.slots, *self.storage.states))
 
+    @property
+    def capacity(self) -> int | None:
+        """Number of tokens that fit; None if any number does, since every slot forgets old ones."""
+        reaches = [reach(slot) for slot in self.plan.slots]
+        return None if all(r is not None and r <= self.context for r in reaches) else self.context
+
     def advance(self, num_tokens: int) -> None:
         """Count `num_tokens` more tokens as written."""
         self.num_cached_tokens += num_tokens
@@ -63,14 +73,15 @@ class Cache:
     def reset(self) -> None:
         """Forget all tokens. The buffers stay; they are zeroed, since a leftover NaN would outlive a mask."""
         self.num_cached_tokens = 0
+        self.pad_lens_B = None
         for tensor in (self.input_pos, *self.storage.slots, *self.storage.states):
             tensor.zero_()
 
-    def live_lens(self, num_new_tokens: int) -> dict[int | None, int]:
-        """Length of the view of a buffer once `num_new_tokens` more are written, by the slot's window."""
+    def live_lens(self, num_new_tokens: int) -> LiveLens:
+        """Length of the view of a buffer once `num_new_tokens` more are written, by the slot's `reach`."""
         tokens = self.num_cached_tokens + num_new_tokens
         bucket = (tokens + LIVE_BUCKET - 1) // LIVE_BUCKET * LIVE_BUCKET
-        return {slot.window: min(bucket, slot.cache_len(self.context)) for slot in self.plan.slots}
+        return {reach(slot): min(bucket, slot.cache_len(self.context)) for slot in self.plan.slots}
 
     def __repr__(self) -> str:
         return (
@@ -79,38 +90,62 @@ class Cache:
         )
 
 
-def ring_positions(num_written: Tensor, cache_len: int, count: int) -> Tensor:
-    """Positions in the first `count` places of a ring after `num_written` tokens; negative where empty.
+def reach(slot: CacheSlot) -> int | None:
+    """Positions that a slot keeps of a long sequence; None: all."""
+    return None if slot.window is None else slot.sinks + slot.window
 
-    Shapes: `num_written` (1,), result (count,). Position p lives at place p % cache_len.
+
+def places_of(positions: Tensor, window: int | None, sinks: int) -> Tensor:
+    """Where positions live in a buffer: the first `sinks` in front, a ring of `window` behind them."""
+    if window is None:
+        return positions
+    ring = sinks + (positions - sinks) % window
+    return torch.where(positions < sinks, positions, ring) if sinks else ring
+
+
+def stored_positions(num_written: Tensor, count: int, window: int | None, sinks: int) -> Tensor:
+    """Positions in the first `count` places of a buffer after `num_written` tokens; negative where empty.
+
+    Shapes: `num_written` (1,), result (count,).
     """
-    last = num_written - 1
     places = torch.arange(count, device=num_written.device)
-    return last - (last - places) % cache_len
+    if window is None:
+        return torch.where(places < num_written, places, -1)
+    last = num_written - 1
+    ring = last - (last - places) % window if sinks == 0 else _behind_sinks(last, places, window, sinks)
+    return ring if sinks == 0 else torch.where(places < sinks, torch.where(places <= last, places, -1), ring)
 
 
-def write_in_place(buffer_BK2CH: Tensor, chunk_BK2SH: Tensor, positions_S: Tensor) -> None:
+def _behind_sinks(last: Tensor, places: Tensor, window: int, sinks: int) -> Tensor:
+    """The ring's part of `stored_positions`: the same as without sinks, counted from the first position behind them."""
+    offsets = (last - sinks) - (last - places) % window
+    return torch.where(offsets < 0, -1, offsets + sinks)
+
+
+def write_in_place(
+    buffer_BK2CH: Tensor, chunk_BK2SH: Tensor, positions_S: Tensor, window: int | None, sinks: int
+) -> None:
     """Store new keys and values where no two of them share a place. Effects: writes the buffer."""
-    buffer_BK2CH.index_copy_(3, positions_S % buffer_BK2CH.shape[3], chunk_BK2SH)
+    buffer_BK2CH.index_copy_(3, places_of(positions_S, window, sinks), chunk_BK2SH)
 
 
-def append_to_ring(
-    buffer_BK2CH: Tensor, chunk_BK2SH: Tensor, start: Tensor, positions_S: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Put a chunk of any length into a ring; return old and new entries together with their positions.
+def keep_newest(
+    buffer_BK2CH: Tensor,
+    joined: tuple[Tensor, Tensor],
+    start: Tensor,
+    positions_S: Tensor,
+    window: int,
+    sinks: int,
+) -> None:
+    """Let a ring hold what it holds after a chunk of any length. Effects: writes the buffer.
 
-    A query early in the chunk still sees old entries that the chunk's end overwrites, hence the copy.
-
-    Shapes: start (1,); returns (B, K, 2, C + S, H) and (C + S,).
-    Effects: leaves the newest C positions in the buffer.
+    `joined` are keys and values (B, K, C + S, H), the ring's own, copied, and the chunk's behind them. Gathering from
+    them works for chunks shorter and longer than the ring without asking which it is: a place's next content comes
+    from the old ring, or from the chunk.
     """
     cache_len = buffer_BK2CH.shape[3]
-    old_positions = ring_positions(start, cache_len, cache_len)
-    new_positions = ring_positions(positions_S[-1:] + 1, cache_len, cache_len)
-    # Where the ring's next content comes from: a place of the old ring, or of the chunk behind it. Gathering works
-    # for chunks shorter and longer than the ring without asking which it is.
+    new_positions = stored_positions(positions_S[-1:] + 1, cache_len, window, sinks)
     places = torch.arange(cache_len, device=start.device)
     source = torch.where(new_positions >= start, new_positions - start + cache_len, places)
-    joined = torch.cat((buffer_BK2CH, chunk_BK2SH), dim=3)
-    buffer_BK2CH.copy_(joined.index_select(3, source))
-    return joined, torch.cat((old_positions, positions_S))
+    for index, tensor in enumerate(joined):
+        buffer_BK2CH[:, :, index].copy_(tensor.index_select(2, source))

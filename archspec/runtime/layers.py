@@ -3,31 +3,47 @@
 Legend: B batch, S query tokens, N heads, K kv heads, H head_dim, D hidden, F ffn.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.plan import GATED_FFNS, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
-from archspec.runtime.attention import Backend, View, Visibility
+from archspec.plan import GATED_FFNS, NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
+from archspec.runtime.attention import Backend, Scoring, Sight, View, Visibility
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Rotation, Table, rotate, rotation_of
 from archspec.spec.model import Ffn, Norm
 
 DEFAULT_EPS = 1e-5
+_gelu_tanh = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": F.silu,
+    "geglu": F.gelu,
+    "geglu-tanh": _gelu_tanh,
+    "gelu": F.gelu,
+    "gelu-tanh": _gelu_tanh,
+}
 
 
 class RmsNorm(nn.Module):
-    """Root mean square norm over the last dimension, computed in float32 or wider (arXiv 1910.07467)."""
+    """Root mean square norm over the last dimension, computed in float32 or wider (arXiv 1910.07467).
 
-    def __init__(self, size: int, eps: float) -> None:
+    With `plus_one` the factor is 1 + weight, and the product is formed before rounding (Gemma).
+    """
+
+    def __init__(self, size: int, eps: float, plus_one: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
+        self.eps, self.plus_one = eps, plus_one
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * (wide * scale).to(x.dtype)
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        if self.plus_one:
+            return (normed * (1 + self.weight.to(wide.dtype))).to(x.dtype)
+        return self.weight * normed.to(x.dtype)
 
 
 def make_norm(norm: Norm, size: int) -> nn.Module:
@@ -35,7 +51,7 @@ def make_norm(norm: Norm, size: int) -> nn.Module:
     eps = DEFAULT_EPS if norm.eps is None else norm.eps
     match norm.kind:
         case "rms":
-            return RmsNorm(size, eps)
+            return RmsNorm(size, eps, norm.plus_one)
         case "layernorm":
             return nn.LayerNorm(size, eps)
         case "none":
@@ -62,6 +78,9 @@ class KeyValueProjection(nn.Module):
         v_BKSH = self.v_proj(h).unflatten(-1, self.heads).transpose(1, 2)
         return rotate(k_BKSH, self.rotation, tables), v_BKSH
 
+    def rotations(self) -> list[Rotation]:
+        return [] if self.rotation is None else [self.rotation]
+
 
 class Attention(nn.Module):
     """Queries over the keys and values of one slot. The layer holds K/V projections only if it owns them."""
@@ -74,21 +93,46 @@ class Attention(nn.Module):
         self.kv = KeyValueProjection(slot, hidden_size) if plan.owns_kv else None
         self.o_proj = nn.Linear(inner, hidden_size, bias=plan.out_bias)
         self.heads = (plan.num_heads, plan.head_dim)
-        self.slot_idx, self.window = plan.slot_idx, plan.window
+        self.slot_idx = plan.slot_idx
+        self.sight = Sight(plan.window, plan.sinks, plan.sees_self)
+        self.scoring = Scoring(plan.scale, plan.softcap)
         self.rotation: Rotation | None = rotation_of(plan.rope, plan.head_dim)
+        self.sink_rotation: Rotation | None = None
+        """How queries turn towards sinks: from the place where a full cache has them."""
+        if plan.sinks and plan.window is not None:
+            self.sink_rotation = rotation_of(plan.rope, plan.head_dim, plan.sinks + plan.window - 1)
 
     def forward(
         self, x_BSD: Tensor, tables: dict[Rotation, Table], view: View, visibility: Visibility, attend: Backend
     ) -> Tensor:
-        q_BNSH = self.q_norm(self.q_proj(x_BSD).unflatten(-1, self.heads)).transpose(1, 2)
-        q_BNSH = rotate(q_BNSH, self.rotation, tables)
-        o_BNSH = attend(q_BNSH, view.keys, view.values, visibility)
+        unturned_BNSH = self.q_norm(self.q_proj(x_BSD).unflatten(-1, self.heads)).transpose(1, 2)
+        q_BNSE, keys_BKTE = rotate(unturned_BNSH, self.rotation, tables), view.keys
+        if self.sink_rotation is not None:
+            towards_sinks_BNSH = rotate(unturned_BNSH, self.sink_rotation, tables)
+            q_BNSE = torch.cat((q_BNSE, towards_sinks_BNSH), dim=-1)
+            keys_BKTE = apart(keys_BKTE, view.positions < self.sight.sinks)
+        o_BNSH = attend(q_BNSE, keys_BKTE, view.values, visibility, self.scoring)
+        blind = visibility.blind()
+        if blind is not None:
+            o_BNSH = o_BNSH.masked_fill(blind, 0)
         out: Tensor = self.o_proj(o_BNSH.transpose(1, 2).flatten(2))
         return out
 
+    def rotations(self) -> list[Rotation]:
+        return [rotation for rotation in (self.rotation, self.sink_rotation) if rotation is not None]
+
+
+def apart(keys_BKTH: Tensor, is_sink_T: Tensor) -> Tensor:
+    """Keys (B, K, T, 2H): sinks in the second half of the dimensions, the others in the first, zeros elsewhere.
+
+    A query that holds two vectors scores each key with the one meant for it, and the zeros add nothing.
+    """
+    is_sink_T1 = is_sink_T[:, None]
+    return torch.cat((keys_BKTH.masked_fill(is_sink_T1, 0), keys_BKTH.masked_fill(~is_sink_T1, 0)), dim=-1)
+
 
 class FeedForward(nn.Module):
-    """`swiglu`: down(silu(gate x) * up x); `gelu`: down(gelu(up x)) with the exact GELU."""
+    """down(act(gate x) * up x), or down(act(up x)) for kinds without a gate."""
 
     def __init__(self, ffn: Ffn, hidden_size: int, bias: bool) -> None:
         super().__init__()
@@ -97,23 +141,33 @@ class FeedForward(nn.Module):
         self.gate_proj = nn.Linear(hidden_size, ffn.hidden_size, bias=bias) if ffn.kind in GATED_FFNS else None
         self.up_proj = nn.Linear(hidden_size, ffn.hidden_size, bias=bias)
         self.down_proj = nn.Linear(ffn.hidden_size, hidden_size, bias=bias)
+        self.activation = ACTIVATIONS[ffn.kind]
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         up_BSF = self.up_proj(x_BSD)
-        h_BSF = F.gelu(up_BSF) if self.gate_proj is None else F.silu(self.gate_proj(x_BSD)) * up_BSF
+        if self.gate_proj is None:
+            h_BSF = self.activation(up_BSF)
+        else:
+            h_BSF = self.activation(self.gate_proj(x_BSD)) * up_BSF
         out: Tensor = self.down_proj(h_BSF)
         return out
 
 
 class Block(nn.Module):
-    """The modules of one layer: x += mixer(mixer_norm(x)); x += ffn(ffn_norm(x)). A missing part is None."""
+    """The modules of one layer; `Pass.layer` says how they fit together. A missing part is None, a missing norm the
+    identity."""
 
     def __init__(self, plan: LayerPlan, slots: tuple[CacheSlot, ...], hidden_size: int) -> None:
         super().__init__()
-        self.mixer_norm = None if plan.mixer is None else make_norm(plan.norm, hidden_size)
+        pre = plan.norm if plan.placement != "post" else NO_NORM
+        post = plan.norm if plan.placement != "pre" else NO_NORM
+        has_mixer, has_ffn = plan.mixer is not None, plan.ffn is not None
+        self.mixer_norm = make_norm(pre if has_mixer else NO_NORM, hidden_size)
         self.mixer = _make_mixer(plan, slots, hidden_size)
-        self.ffn_norm = None if plan.ffn is None else make_norm(plan.norm, hidden_size)
+        self.mixer_post_norm = make_norm(post if has_mixer else NO_NORM, hidden_size)
+        self.ffn_norm = make_norm(pre if has_ffn else NO_NORM, hidden_size)
         self.ffn = None if plan.ffn is None else FeedForward(plan.ffn, hidden_size, plan.ffn_bias)
+        self.ffn_post_norm = make_norm(post if has_ffn else NO_NORM, hidden_size)
         self.parallel_residual = plan.parallel_residual
 
 

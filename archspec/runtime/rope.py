@@ -20,14 +20,16 @@ class Rotation(NamedTuple):
     kind: str
     theta: float
     rotary_dim: int
+    limit: int | None = None
+    """Positions beyond it turn as it does."""
 
 
-def rotation_of(rope: Rope, head_dim: int) -> Rotation | None:
+def rotation_of(rope: Rope, head_dim: int, limit: int | None = None) -> Rotation | None:
     """The rotation of heads of `head_dim`; None if nothing rotates."""
     rotary_dim = head_dim * rope.percent // 100 // 2 * 2
     if rope.kind == "none" or rotary_dim == 0:
         return None
-    return Rotation(rope.kind, rope.theta, rotary_dim)
+    return Rotation(rope.kind, rope.theta, rotary_dim, limit)
 
 
 def rope_table(rotation: Rotation, positions_S: Tensor) -> Table:
@@ -36,7 +38,9 @@ def rope_table(rotation: Rotation, positions_S: Tensor) -> Table:
     Source: `half` and `interleaved` as in Llama and GPT-J; `interleaved-linspace` as in YOCO's released code,
     whose exponents include the end point 1.
     """
-    kind, theta, size = rotation
+    kind, theta, size, limit = rotation
+    if limit is not None:
+        positions_S = positions_S.clamp(max=limit)
     if kind == "interleaved-linspace":
         exponents = torch.linspace(0, 1, size // 2, device=positions_S.device, dtype=torch.float32)
     else:

@@ -1,7 +1,8 @@
 """The universal oracle: for any valid spec, every way to compute the same logits gives the same logits.
 
-Teacher-forced forward = prefill + cached decode = chunked prefill = prefill without the exit; planned bytes and
-parameters = allocated ones.
+Teacher-forced forward = prefill + cached decode = chunked prefill = prefill without the exit = token by token; planned
+bytes and parameters = allocated ones. A spec with `iterate` agrees as far as its passes reach: the first n positions
+after n passes.
 """
 
 from collections.abc import Sequence
@@ -30,12 +31,11 @@ def assert_oracle(model: "Model", input_ids: "Tensor", chunks: Sequence[int], to
         _close(cached_logits(model, input_ids, [prompt]), wanted, "prefill + decode", tolerance)
         _close(cached_logits(model, input_ids, chunks), wanted, f"prefill in chunks of {list(chunks)}", tolerance)
         _close(cached_logits(model, input_ids, chunks, early_exit=False), wanted, "the exit off", tolerance)
+        _close(model(input_ids, exact=True), full, "token by token", tolerance)
     assert_sizes(model, *input_ids.shape)
 
 
-def cached_logits(
-    model: "Model", input_ids: "Tensor", chunks: Sequence[int], early_exit: bool = True
-) -> "Tensor":
+def cached_logits(model: "Model", input_ids: "Tensor", chunks: Sequence[int], early_exit: bool = True) -> "Tensor":
     """Logits (B, T - P + 1, V) of positions P - 1 .. T - 1: the last of a prefill of P = sum(chunks), then decoding."""
     import torch
 
@@ -57,7 +57,9 @@ def assert_sizes(model: "Model", batch: int, context: int) -> None:
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     assert list(shapes.items()) == list(model.plan.parameter_shapes())
     counted = sum(value.numel() for value in model.parameters())
-    assert model.plan.num_parameters() == counted, f"planned {model.plan.num_parameters()} parameters, counted {counted}"
+    assert model.plan.num_parameters() == counted, (
+        f"planned {model.plan.num_parameters()} parameters, counted {counted}"
+    )
 
 
 def _close(got: "Tensor", wanted: "Tensor", path: str, tolerance: float) -> None:

@@ -1,21 +1,27 @@
 """Hypothesis strategies for specs that the checker accepts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
+from archspec.graph.iteration import cycles
+from archspec.graph.lower import lower
 from archspec.spec.model import (
+    DECAYS,
     CacheRef,
     CacheStatement,
     Embedding,
     Ffn,
     Heads,
+    IterateStatement,
     LayerRange,
     LayersStatement,
     ModelSpec,
     Norm,
     Rope,
     Settings,
+    Statement,
     Window,
 )
 
@@ -24,34 +30,48 @@ VOCAB_SIZE = 37
 
 @dataclass(frozen=True)
 class _Source:
-    """A cache that layers above may read."""
+    """A cache that other layers may read."""
 
     ref: CacheRef
+    layer: int
     kv_heads: Heads
-    window: int | None
+    window: Window | None
 
 
 def ropes() -> st.SearchStrategy[Rope]:
     """Every kind of rope; half of the dimensions or all, so that a head_dim of 4 still has a pair."""
-    return st.builds(
+    return st.just(Rope(kind="none")) | st.builds(
         Rope,
-        kind=st.sampled_from(("none", "half", "interleaved", "interleaved-linspace")),
+        kind=st.sampled_from(("half", "interleaved", "interleaved-linspace")),
         theta=st.sampled_from((100.0, 10000.0)),
         percent=st.sampled_from((50, 100)),
     )
 
 
 def norms() -> st.SearchStrategy[Norm]:
-    """Norms with visible differences in eps."""
-    return st.builds(Norm, kind=st.sampled_from(("rms", "layernorm")), eps=st.sampled_from((1e-6, 1e-3)))
+    """Norms with visible differences in eps; RMS norms also with a weight around zero."""
+    rms = st.builds(Norm, kind=st.just("rms"), eps=st.sampled_from((1e-6, 1e-3)), plus_one=st.booleans())
+    return rms | st.builds(Norm, kind=st.just("layernorm"), eps=st.sampled_from((1e-6, 1e-3)))
 
 
-def _bias() -> st.SearchStrategy[tuple[str, ...]]:
-    return st.sampled_from(((), ("qkv",), ("qkv", "out"), ("ffn",), ("qkv", "out", "ffn")))
+def _header() -> st.SearchStrategy[Settings]:
+    return st.builds(
+        Settings,
+        norm=norms(),
+        rope=ropes(),
+        ffn=_ffns(),
+        qk_norm=st.none() | norms(),
+        bias=st.sampled_from(((), ("qkv",), ("qkv", "out"), ("ffn",), ("qkv", "out", "ffn"))),
+        residual=st.sampled_from((None, "parallel")),
+        placement=st.sampled_from((None, "post", "sandwich")),
+        attention_scale=st.sampled_from((None, 0.25)),
+        attention_softcap=st.sampled_from((None, 2.0)),
+    )
 
 
 def _ffns() -> st.SearchStrategy[Ffn]:
-    return st.builds(Ffn, kind=st.sampled_from(("swiglu", "gelu")), hidden_size=st.sampled_from((8, 24)))
+    kinds = ("swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh")
+    return st.builds(Ffn, kind=st.sampled_from(kinds), hidden_size=st.sampled_from((8, 24)))
 
 
 def _kv_heads() -> st.SearchStrategy[Heads]:
@@ -59,53 +79,91 @@ def _kv_heads() -> st.SearchStrategy[Heads]:
 
 
 def _windows() -> st.SearchStrategy[Window | None]:
-    return st.none() | st.builds(Window, size=st.integers(1, 9))
+    sized = st.builds(Window, size=st.integers(1, 9), sinks=st.sampled_from((0, 0, 1, 3)))
+    return st.none() | sized
 
 
 @st.composite
 def specs(draw: st.DrawFn, max_layers: int = 6) -> ModelSpec:
-    """Small valid specs: any mixture of owners, readers, projections, windows, retention and plain layers."""
+    """Small valid specs: any mixture of owners, readers, projections, windows, sinks, recurrent and plain layers."""
     num_layers = draw(st.integers(1, max_layers))
     sources: list[_Source] = []
-    statements: list[LayersStatement | CacheStatement] = []
+    statements: list[Statement] = []
     for number in range(1, num_layers + 1):
         statements.append(_layer(draw, number, sources))
         if draw(st.integers(0, 4)) == 0:
             statements.append(_projection(draw, number, sources))
+    return _model(draw, num_layers, statements)
+
+
+@st.composite
+def iterated_specs(draw: st.DrawFn, max_layers: int = 6, passes: int = 12) -> ModelSpec:
+    """Valid specs in which some layer reads a later cache, with `passes` in all for every group.
+
+    After n passes exactly the first n positions are exact, so that `passes` bounds the lengths to compare.
+    """
+    num_layers = draw(st.integers(2, max_layers))
+    sources: list[_Source] = []
+    statements: list[Statement] = []
+    for number in range(1, num_layers + 1):
+        statements.append(_layer(draw, number, sources, owner=number == num_layers))
+        if draw(st.integers(0, 4)) == 0:
+            statements.append(_projection(draw, number, sources))
+    late = draw(st.sets(st.integers(1, num_layers - 1), min_size=1))
+    for idx, statement in enumerate(statements):
+        if isinstance(statement, LayersStatement) and statement.ranges[0].first in late:
+            later = [source for source in sources if source.layer > statement.ranges[0].first]
+            if not _is_read(statement.ranges[0].first, statements):
+                statements[idx] = _reader(draw, statement.ranges, draw(st.sampled_from(later)))
+    spec = _model(draw, num_layers, statements)
+    iterates = [
+        IterateStatement(first=cycle.layers[0], last=cycle.layers[-1], forward=passes - 1, backward=1)
+        for cycle in cycles(lower(spec))
+    ]
+    return spec.model_copy(update={"statements": (*spec.statements, *iterates)})
+
+
+def _is_read(number: object, statements: list[Statement]) -> bool:
+    """Whether some statement reads the layer's own K/V, so that it must stay an owner."""
+    return any(
+        isinstance(statement, LayersStatement) and statement.source is not None and statement.source.layer == number
+        for statement in statements
+    )
+
+
+def _model(draw: st.DrawFn, num_layers: int, statements: list[Statement]) -> ModelSpec:
     return ModelSpec(
         name="generated",
         num_layers=num_layers,
         hidden_size=draw(st.sampled_from((16, 24))),
         vocab_size=VOCAB_SIZE,
         embedding=Embedding(scale=draw(st.sampled_from((1.0, 0.5, "sqrt(width)"))), tied=draw(st.booleans())),
-        defaults=Settings(
-            norm=draw(norms()),
-            rope=draw(ropes()),
-            ffn=draw(_ffns()),
-            qk_norm=draw(st.none() | norms()),
-            bias=draw(_bias()),  # type: ignore[arg-type]
-            residual=draw(st.sampled_from((None, "parallel"))),  # type: ignore[arg-type]
-        ),
+        final_softcap=draw(st.sampled_from((None, 3.0))),
+        defaults=draw(_header()),
         statements=tuple(statements),
     )
 
 
-def _layer(draw: st.DrawFn, number: int, sources: list[_Source]) -> LayersStatement:
+def _layer(draw: st.DrawFn, number: int, sources: list[_Source], owner: bool = False) -> LayersStatement:
     """One layer; owners of K/V are appended to `sources`."""
-    mixers = ["attend", "attend", "retention", "ffn-only", *(["cross-attend"] * 3 if sources else [])]
-    mixer = draw(st.sampled_from(mixers))
+    mixers = ["attend", "attend", *DECAYS, "ffn-only", *(["cross-attend"] * 4 if sources else [])]
+    mixer: Any = "attend" if owner else draw(st.sampled_from(mixers))
     ranges = (LayerRange(first=number, last=number),)
     if mixer == "cross-attend":
         return _reader(draw, ranges, draw(st.sampled_from(sources)))
     if mixer == "ffn-only":
         return LayersStatement(ranges=ranges, mixer="ffn-only")
     kv_heads = draw(_kv_heads())
-    if mixer == "retention":
-        return LayersStatement(ranges=ranges, mixer="retention", settings=Settings(heads=kv_heads))
+    if mixer in DECAYS:
+        return LayersStatement(ranges=ranges, mixer=mixer, settings=Settings(heads=kv_heads))
     window = draw(_windows())
-    sources.append(_Source(CacheRef(layer=number), kv_heads, window.size if window else None))
+    sources.append(_Source(CacheRef(layer=number), number, kv_heads, window))
     settings = Settings(
-        heads=_query_heads(draw, kv_heads), kv_heads=kv_heads, window=window, rope=draw(st.none() | ropes())
+        heads=_query_heads(draw, kv_heads),
+        kv_heads=kv_heads,
+        window=window,
+        rope=draw(st.none() | ropes()),
+        diagonal=draw(st.sampled_from((None, None, None, False))),
     )
     return LayersStatement(ranges=ranges, mixer="attend", settings=settings)
 
@@ -115,10 +173,11 @@ def _query_heads(draw: st.DrawFn, kv_heads: Heads) -> Heads:
 
 
 def _reader(draw: st.DrawFn, ranges: tuple[LayerRange, ...], source: _Source) -> LayersStatement:
-    """A reader whose window is at most what the cache keeps."""
+    """A reader that looks for nothing which the cache does not keep."""
     window = draw(_windows())
     if source.window is not None:
-        window = Window(size=min(source.window, window.size or 1) if window else source.window)
+        size, sinks = (window.size or 1, window.sinks) if window else (source.window.size or 1, source.window.sinks)
+        window = Window(size=min(source.window.size or 1, size), sinks=min(source.window.sinks, sinks))
     ffn = draw(st.none() | _ffns() | st.just(Ffn(kind="none")))
     settings = Settings(heads=_query_heads(draw, source.kv_heads), window=window, ffn=ffn)
     return LayersStatement(ranges=ranges, mixer="cross-attend", source=source.ref, settings=settings)
@@ -130,7 +189,7 @@ def _projection(draw: st.DrawFn, number: int, sources: list[_Source]) -> CacheSt
     kv_heads, window = draw(_kv_heads()), draw(_windows())
     ref = CacheRef(name=name) if name else CacheRef(layer=number)
     sources[:] = [source for source in sources if source.ref.layer != number]
-    sources.append(_Source(ref, kv_heads, window.size if window else None))
+    sources.append(_Source(ref, number, kv_heads, window))
     settings = Settings(kv_heads=kv_heads, window=window, norm=draw(st.none() | norms() | st.just(Norm(kind="none"))))
     return CacheStatement(layer=number, name=name, settings=settings)
 

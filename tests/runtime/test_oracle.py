@@ -1,4 +1,7 @@
-"""Property tests over specs that Hypothesis makes: all paths agree, and plans tell the truth about sizes."""
+"""Property tests over specs that Hypothesis makes: all paths agree, and plans tell the truth about sizes.
+
+In float64, where a wrong position or window cannot hide behind rounding; recurrent states are float32 all the same.
+"""
 
 import pytest
 import torch
@@ -7,28 +10,39 @@ from hypothesis import HealthCheck, given, settings
 import archspec
 from archspec.spec.model import ModelSpec
 from archspec.testing.oracle import assert_oracle, assert_sizes
-from archspec.testing.strategies import contexts, specs
+from archspec.testing.strategies import contexts, iterated_specs, specs
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs(), contexts())
 def test_every_path_gives_the_same_logits(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
     batch, num_tokens, chunks = context
-    model = archspec.compile(spec, seed=1, compile=False)
+    model = archspec.compile(spec, seed=1, dtype="float64", compile=False)
     ids = torch.randint(0, spec.vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
     randomise(model)
     assert_oracle(model, ids, chunks)
 
 
-@settings(max_examples=60, deadline=None)
-@given(specs(), contexts())
-def test_float64_agrees_to_rounding(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
-    """In float64 a wrong position or window cannot hide behind rounding."""
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(iterated_specs(passes=10), contexts(max_len=10))
+def test_iterated_specs_agree_with_exact(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
+    """With as many passes as tokens the iterated plan is exact, and so every path agrees."""
     batch, num_tokens, chunks = context
     model = archspec.compile(spec, seed=1, dtype="float64", compile=False)
+    ids = torch.randint(0, spec.vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
+    randomise(model)
+    assert_oracle(model, ids, chunks)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs(), contexts())
+def test_float32_agrees_to_rounding(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
+    """Deep random stacks amplify rounding, so that the bound is loose; an error of structure is larger still."""
+    batch, num_tokens, chunks = context
+    model = archspec.compile(spec, seed=1, compile=False)
     randomise(model)
     ids = torch.randint(0, spec.vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
-    assert_oracle(model, ids, chunks, tolerance=1e-5)  # retention states are float32 by contract
+    assert_oracle(model, ids, chunks, tolerance=5e-3)
 
 
 @settings(max_examples=200, deadline=None)
@@ -46,7 +60,11 @@ def randomise(model: torch.nn.Module) -> None:
         for name, parameter in model.named_parameters():
             noise = torch.empty(parameter.shape, dtype=torch.float64).normal_(0, 1, generator=generator)
             is_norm = name.endswith("norm.weight")
-            parameter.copy_(1 + 0.2 * noise if is_norm else noise * (0.5 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 0.2))
+            parameter.copy_(
+                1 + 0.2 * noise
+                if is_norm
+                else noise * (0.5 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 0.2)
+            )
 
 
 @pytest.mark.parametrize("length", [1, 2])

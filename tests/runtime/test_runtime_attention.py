@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from archspec.runtime.attention import BACKENDS, Visibility, pick_backend, visible_mask
+from archspec.runtime.attention import BACKENDS, Scoring, Sight, Visibility, pick_backend, visible_mask
 from archspec.runtime.rope import rope_table, rotate, rotation_of
 from archspec.spec.model import Rope
 
@@ -47,13 +47,15 @@ def test_backend_agrees_with_a_loop(backend, num_kv_heads, window, q_positions, 
     positions = torch.tensor(q_positions), torch.tensor(k_positions)
     expected = attend_by_loop(q, keys, values, *positions, window)
     for causal in {False, window is None and q_positions == k_positions}:
-        found = pick_backend(backend, q.device)(q, keys, values, Visibility(*positions, window, causal))
+        found = pick_backend(backend, q.device)(
+            q, keys, values, Visibility(*positions, Sight(window), causal), Scoring(8**-0.5)
+        )
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_window_counts_the_current_token():
     positions = torch.arange(4)
-    assert visible_mask(positions, positions, 2).int().tolist() == [
+    assert visible_mask(positions, positions, Sight(2)).int().tolist() == [
         [1, 0, 0, 0],
         [1, 1, 0, 0],
         [0, 1, 1, 0],
@@ -62,7 +64,7 @@ def test_window_counts_the_current_token():
 
 
 def test_unknown_backend():
-    with pytest.raises(ValueError, match="unknown attention backend 'flash9'; known: auto, sdpa"):
+    with pytest.raises(ValueError, match="unknown attention backend 'flash9'; known: auto, sdpa, matmul"):
         pick_backend("flash9", torch.device("cpu"))
 
 

@@ -7,7 +7,7 @@ from hand_plans import VOCAB, sharp_model, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archspec.runtime.cache import ring_positions
+from archspec.runtime.cache import places_of, stored_positions
 
 LENGTH = 40
 PLANS = sorted(hand_plans.ALL)
@@ -23,7 +23,9 @@ def assert_chunks_agree(model, ids, chunks, *, context=LENGTH, early_exit=True):
     for size in chunks:
         begin, end = end, end + size
         logits = (
-            model.decode(ids[:, begin], cache) if size == 1 else model.prefill(ids[:, begin:end], cache, early_exit)
+            model.decode(ids[:, begin], cache)
+            if size == 1
+            else model.prefill(ids[:, begin:end], cache, early_exit=early_exit)
         )
         torch.testing.assert_close(logits, expected[:, end - 1], atol=1e-4, rtol=0)
     assert cache.num_cached_tokens == int(cache.input_pos) == end
@@ -87,13 +89,18 @@ def test_reset_keeps_the_buffers():
     assert [(id(b), b.data_ptr(), b.stride()) for b in after] == before
 
 
-@pytest.mark.parametrize("written", [1, 4, 5, 6, 13])
-def test_ring_positions(written):
-    ring = [-1] * 5
+@pytest.mark.parametrize("written", [0, 1, 2, 3, 4, 5, 6, 7, 8, 13])
+@pytest.mark.parametrize(("window", "sinks"), [(5, 0), (5, 2), (1, 3), (None, 0)])
+def test_stored_positions(written, window, sinks):
+    size = 13 if window is None else window + sinks
+    buffer = [-1] * size
     for position in range(written):
-        ring[position % 5] = position
-    found = ring_positions(torch.tensor([written]), 5, 5).tolist()
-    assert [position if position >= 0 else -1 for position in found] == ring
+        place = position if window is None or position < sinks else sinks + (position - sinks) % window
+        assert int(places_of(torch.tensor(position), window, sinks)) == place
+        buffer[place] = position
+    for count in (1, size):
+        found = stored_positions(torch.tensor([written]), count, window, sinks).tolist()
+        assert [position if position >= 0 else -1 for position in found] == buffer[:count]
 
 
 def test_cache_refusals():

@@ -36,7 +36,7 @@ def test_seed_decides_and_the_global_generator_is_left_alone():
         ({"dtype": "int8"}, "unknown dtype 'int8'; known: float64, float32, bfloat16, float16"),
         ({"device": "abacus"}, "unknown device 'abacus'; this machine has: cpu"),
         ({"device": "cuda:99"}, "unknown device 'cuda:99'; this machine has: cpu"),
-        ({"backend": "fast"}, "unknown attention backend 'fast'; known: auto, sdpa"),
+        ({"backend": "fast"}, "unknown attention backend 'fast'; known: auto, sdpa, matmul"),
     ],
 )
 def test_unknown_options(options, message):

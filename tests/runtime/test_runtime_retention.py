@@ -1,4 +1,4 @@
-"""Gated retention: chunks, recurrence and the definition agree, and a long memory lasts in bfloat16."""
+"""Retention: chunks, recurrence and the definition agree, and a long memory lasts in bfloat16."""
 
 import hand_plans
 import pytest
@@ -6,7 +6,10 @@ import torch
 from hand_plans import tokens
 
 from archspec.plan import RetentionPlan
-from archspec.runtime.retention import CHUNK_LEN, GATE_NORMALIZER, Retention, retain_chunks, retain_one
+from archspec.runtime import retention_kernels
+from archspec.runtime.recurrence import CHUNK_LEN, retain_chunks, retain_one
+from archspec.runtime.retention import GATE_NORMALIZER, Retention, fixed_log_decay
+from archspec.runtime.retention_kernels import TORCH, fla_kernels, pick_kernels
 from archspec.spec.model import Rope
 
 
@@ -80,3 +83,73 @@ def test_bfloat16_decoding_stays_near_its_prefill():
         found = model.decode(ids[:, t], stepwise)
     torch.testing.assert_close(stepwise.storage.states[0], whole.storage.states[0], atol=0.1, rtol=0.05)
     torch.testing.assert_close(found, expected, atol=0.3, rtol=0)
+
+
+def test_fixed_decays_are_those_of_retnet():
+    decays = fixed_log_decay(4, torch.float64, torch.device("cpu")).exp()
+    torch.testing.assert_close(decays, torch.tensor([1 - 1 / 32, 1 - 1 / 64, 1 - 1 / 128, 1 - 1 / 256]).double())
+
+
+@pytest.mark.parametrize("decay", ["fixed", "none"])
+@torch.no_grad()
+def test_constant_decays_by_definition(decay):
+    plan = RetentionPlan(2, 4, 0, Rope(kind="none"), 1e-5, decay)
+    module = Retention(plan, 8)
+    assert "gt_proj.weight" not in module.state_dict()
+    x = torch.randn(1, 7, 8, generator=torch.Generator().manual_seed(0))
+    _, state = module(x, {}, None)
+    k, v = (p(x).view(7, 2, 4) for p in (module.k_proj, module.v_proj))
+    for head in range(2):
+        factor = 1.0 if decay == "none" else 1 - 2.0 ** -(5 + head)
+        expected = sum(factor ** (6 - t) * torch.outer(k[t, head] * 0.5, v[t, head]) for t in range(7))
+        torch.testing.assert_close(state[0, head], expected, atol=1e-5, rtol=0)
+
+
+class StandIn:
+    """`fla.ops.simple_gla` as its documentation has it: (B, T, H, D), and nothing but keywords behind v."""
+
+    @staticmethod
+    def _run(q, k, v, *, g, scale, initial_state, output_final_state):
+        assert all(tensor.is_contiguous() for tensor in (q, k, v, g))
+        assert q.shape[:3] == g.shape
+        assert initial_state.dtype == torch.float32
+        assert output_final_state
+        q, k, v, g = (tensor.transpose(1, 2) for tensor in (q * scale, k, v, g))
+        out, state = retain_by_definition(q, k, v, g, initial_state)
+        return out.transpose(1, 2), state
+
+    chunk_simple_gla = fused_recurrent_simple_gla = _run
+
+
+@pytest.fixture
+def fla(monkeypatch):
+    """A machine that has `fla`."""
+    monkeypatch.setattr(retention_kernels, "find_spec", lambda name: name == "fla" or None)
+    monkeypatch.setattr(retention_kernels, "import_module", {"fla.ops.simple_gla": StandIn}.__getitem__)
+    fla_kernels.cache_clear()
+    yield
+    fla_kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("fla")
+@pytest.mark.parametrize("length", [1, 70])
+def test_contract_of_the_kernels(length):
+    arguments = inputs(length)
+    reference = retain_one if length == 1 else retain_chunks
+    for kernel in fla_kernels():
+        for found, expected in zip(kernel(*arguments), reference(*arguments), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("fla")
+def test_kernels_are_for_cuda():
+    class OnCuda:
+        is_cuda = True
+
+    assert pick_kernels(OnCuda()) is fla_kernels()
+    assert pick_kernels(torch.zeros(1)) is TORCH
+
+
+def test_without_the_package():
+    fla_kernels.cache_clear()
+    assert fla_kernels() is None

@@ -1,0 +1,262 @@
+"""A model with two levels: teacher forcing, prefill, decode, loss.
+
+Blocks begin where the prompt ends: `padding` tokens before it complete its first block, and that phase is kept for all
+that follows. Token n of the padded sequence stands in block n // L; the token level predicts every block but the first.
+
+Legend: B batch, T tokens, K blocks, L tokens of a block, C vectors of a context, D width, V vocab.
+Source: Block Transformer, arXiv 2406.02657.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archspec.levels_plan import LevelsPlan
+from archspec.runtime.attention import Backend
+from archspec.runtime.compiling import compiled, mark_inputs, mark_slots
+from archspec.runtime.decoder import Decoder
+from archspec.runtime.level_cache import LevelsCache
+from archspec.runtime.level_stacks import (
+    BlockStack,
+    TokenStack,
+    block_pass,
+    forward_pass,
+    pad_blocks,
+    padded,
+    start_by_vector_pass,
+    start_pass,
+    token_pass,
+)
+from archspec.runtime.network import Phase
+from archspec.runtime.padding import pad_lens
+
+
+class LevelsModel(Decoder):
+    """A runnable decoder of blocks. Row t of its logits scores token t + 1.
+
+    The first block of a sequence is not predicted: rows before its last token are zeros, and no part of the loss. Which
+    tokens are the first block follows from the length of the prompt: its last token ends a block. `prompt_len` says so
+    where the ids at hand are not the prompt, or not all of it.
+
+    An `attention_mask` (B, T) of ones and zeros marks left padding with zeros. What stands there counts as token 0 in
+    a block that is partly padding; blocks of nothing but padding are not attended.
+    """
+
+    def __init__(self, plan: LevelsPlan, *, attend: Backend, compile: bool) -> None:
+        super().__init__()
+        self.plan, self.compiled = plan, compile
+        self.blocks, self.tokens = BlockStack(plan, attend), TokenStack(plan, attend)
+        self.arch_text = ""
+        self._passes: dict[tuple[object, ...], Callable[..., Any]] = {}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        prompt_len: int | None = None,
+        exact: bool = False,
+    ) -> Tensor:
+        """Logits (B, T, V) by teacher forcing, as after a prefill of `prompt_len` tokens and decoding.
+
+        `prompt_len` is T unless given; it counts modulo L. `exact`: where layers iterate, token by token instead,
+        without gradient; otherwise it changes nothing.
+        """
+        self._check_ids(input_ids, ("B", "T"))
+        num_tokens, length = input_ids.shape[1], self.plan.block_length
+        padding = self._padding(prompt_len, num_tokens)
+        ids_BT, pads_B = self._unpadded(input_ids, attention_mask)
+        blocks_B = pad_blocks(pads_B, padding, length)
+        if padding + num_tokens < length:
+            return self.tokens.expansion.weight.new_zeros((*input_ids.shape, self.plan.vocab_size))
+        if exact and self._iterates:
+            rows_BTV = self._forward_by_token(ids_BT, padding, blocks_B)
+        else:
+            behind = length - (padding + num_tokens) % length  # what is open, or else the block that comes next
+            logits_BKLV = self._all_blocks(F.pad(ids_BT, (padding, behind), value=self.plan.pad_token), blocks_B)
+            rows_BTV = F.pad(logits_BKLV.flatten(1, 2), (0, 0, length - 1, 0))[:, padding : padding + num_tokens]
+        unknown_BT = self._not_predicted(pads_B, padding, num_tokens)
+        return rows_BTV if unknown_BT is None else rows_BTV.masked_fill(unknown_BT[..., None], 0)
+
+    def loss(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Mean cross entropy of all tokens but those of each row's first block, in float32 or wider; differentiable.
+
+        The last token ends a block.
+        """
+        self._check_ids(input_ids, ("B", "T"))
+        num_tokens, length = input_ids.shape[1], self.plan.block_length
+        padding = self.plan.padding(num_tokens)
+        ids_BT, pads_B = self._unpadded(input_ids, attention_mask)
+        blocks_B = pad_blocks(pads_B, padding, length)
+        if padding + num_tokens == length:
+            raise ValueError(f"a loss needs more than {length} tokens: the first block is not predicted")
+        ids_BS = padded(ids_BT, padding, self.plan.pad_token)
+        logits_BNV = self._all_blocks(ids_BS, blocks_B).flatten(1, 2)
+        unknown_BT = self._not_predicted(pads_B, padding, num_tokens)
+        wide = torch.promote_types(logits_BNV.dtype, torch.float32)
+        if unknown_BT is None:
+            return F.cross_entropy(logits_BNV.flatten(0, 1).to(wide), ids_BS[:, length:].flatten())
+        known_BN = ~unknown_BT[:, length - 1 - padding : -1]
+        if not bool(known_BN.any()):
+            raise ValueError(f"a loss needs a row with more than {length} tokens: the first block is not predicted")
+        return F.cross_entropy(logits_BNV[known_BN].to(wide), ids_BS[:, length:][known_BN])
+
+    def new_cache(self, batch: int, context: int) -> LevelsCache:
+        """An empty cache for `batch` sequences of up to `context` tokens, all of it allocated now."""
+        cache = LevelsCache(self.plan, batch, context, dtype=self.dtype, device=self.device)
+        if self.compiled:
+            mark_slots(cache.blocks)
+            mark_slots(cache.tokens)
+        return cache
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        input_ids: Tensor,
+        cache: LevelsCache,
+        attention_mask: Tensor | None = None,
+        *,
+        prompt_len: int | None = None,
+        early_exit: bool = True,
+        exact: bool = False,
+    ) -> Tensor:
+        """Logits (B, V) of the last position; call again with the next chunk of a long prompt.
+
+        The first chunk settles where blocks begin: it ends one, unless `prompt_len` gives the length of the whole
+        prompt, which then does. Only the first chunk may begin with padding. Effects: fills `cache`.
+        """
+        self._check_ids(input_ids, ("B", "T"))
+        self._check_cache(cache, *input_ids.shape)
+        if cache.num_cached_tokens == 0:
+            padding = self._padding(prompt_len, input_ids.shape[1])
+            input_ids, pads_B = self._unpadded(input_ids, attention_mask)
+            cache.begin(padding, pad_blocks(pads_B, padding, self.plan.block_length))
+        elif attention_mask is not None and not bool(attention_mask.all()):
+            raise ValueError("only the first chunk of a prompt may hold padding, and this cache holds tokens")
+        phase: Phase = "prefill" if early_exit else "prefill in full"
+        return self._append(input_ids, cache, phase, exact and self._iterates)
+
+    @torch.no_grad()
+    def decode(self, token_ids: Tensor, cache: LevelsCache) -> Tensor:
+        """Logits (B, V) after one more token a sequence. Shapes: token_ids (B,). Effects: fills `cache`."""
+        self._check_ids(token_ids, ("B",))
+        self._check_cache(cache, token_ids.shape[0], 1)
+        if cache.num_cached_tokens == 0 and cache.padding is None:
+            cache.begin(self.plan.padding(1), None)
+        return self._append(token_ids[:, None], cache, "prefill", False)
+
+    def _append(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+        """Take up tokens: whole blocks pass the block level, what is left passes the token level."""
+        length, num_open = self.plan.block_length, cache.num_open
+        num_complete, num_left = divmod(num_open + ids_BS.shape[1], length)
+        cache.num_cached_tokens += ids_BS.shape[1]
+        logits_BV: Tensor | None = None
+        if num_complete:
+            whole_BN = torch.cat((cache.open_ids[:, :num_open], ids_BS), dim=1)[:, : num_complete * length]
+            context_BD = self._run_blocks(whole_BN.unflatten(1, (-1, length)), cache, phase, one_by_one)
+            logits_BV = self._run_start(context_BD, cache, phase, one_by_one)
+            ids_BS, num_open = ids_BS[:, ids_BS.shape[1] - num_left :], 0
+        if ids_BS.shape[1]:
+            cache.keep_open(ids_BS, num_open)
+            if cache.started:
+                logits_BV = self._run_tokens(ids_BS, cache, phase, one_by_one)
+        if logits_BV is None:  # inside the first block, which is not predicted
+            return self.tokens.expansion.weight.new_zeros((cache.batch, self.plan.vocab_size))
+        return logits_BV
+
+    def _run_blocks(self, ids_BKL: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+        """The context that the last of these blocks emits."""
+        if one_by_one and ids_BKL.shape[1] > 1:
+            return [self._run_blocks(ids, cache, phase, False) for ids in ids_BKL.split(1, dim=1)][-1]
+        blocks, num_blocks = cache.blocks, ids_BKL.shape[1]
+        phase = phase if num_blocks > 1 else "decode"
+        live_lens, pads_B = blocks.live_lens(num_blocks), blocks.pad_lens_B
+        call = self._pass("blocks", block_pass, phase, pads_B is not None)
+        context_BD: Tensor = call(
+            self.blocks, phase, self._marked(ids_BKL), blocks.input_pos, blocks.storage, live_lens, pads_B
+        )
+        blocks.advance(num_blocks)
+        return context_BD
+
+    def _run_start(self, context_BD: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+        """Begin a block with its context; the logits of its first token."""
+        cache.begin_block()
+        tokens, num_first = cache.tokens, self.plan.num_context if self.plan.take == "prefix" else 1
+        phase = phase if num_first > 1 and not one_by_one else "decode"
+        call = self._pass("start", start_by_vector_pass if one_by_one else start_pass, phase, one_by_one)
+        logits_BV, expanded_BCD = call(
+            self.tokens, phase, context_BD, tokens.input_pos, tokens.storage, tokens.live_lens(num_first)
+        )
+        tokens.advance(num_first)
+        cache.expanded = expanded_BCD if self.plan.take == "summation" else None
+        return logits_BV
+
+    def _run_tokens(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+        """The logits after these tokens of the open block."""
+        if one_by_one and ids_BS.shape[1] > 1:
+            return [self._run_tokens(ids, cache, phase, False) for ids in ids_BS.split(1, dim=1)][-1]
+        tokens, num_tokens = cache.tokens, ids_BS.shape[1]
+        phase = phase if num_tokens > 1 else "decode"
+        call = self._pass("tokens", token_pass, phase, False)
+        live_lens = tokens.live_lens(num_tokens)
+        logits_BV: Tensor = call(
+            self.tokens, phase, self._marked(ids_BS), cache.expanded, tokens.input_pos, tokens.storage, live_lens
+        )
+        tokens.advance(num_tokens)
+        return logits_BV
+
+    def _all_blocks(self, ids_BS: Tensor, blocks_B: Tensor | None) -> Tensor:
+        """`forward_pass` over ids of whole blocks."""
+        ids_BKL = ids_BS.unflatten(1, (-1, self.plan.block_length))
+        call = self._pass("forward", forward_pass, "forward", blocks_B is not None)
+        logits_BKLV: Tensor = call(self.blocks, self.tokens, self._marked(ids_BKL), blocks_B)
+        return logits_BKLV
+
+    @torch.no_grad()
+    def _forward_by_token(self, ids_BT: Tensor, padding: int, blocks_B: Tensor | None) -> Tensor:
+        cache = self.new_cache(*ids_BT.shape)
+        cache.begin(padding, blocks_B)
+        return torch.stack([self._append(ids, cache, "prefill", True) for ids in ids_BT.split(1, dim=1)], dim=1)
+
+    def _pass(self, name: str, function: Callable[..., Any], *key: object) -> Callable[..., Any]:
+        """The pass itself, or its graph: one for each key."""
+        if not self.compiled:
+            return function
+        if (name, *key) not in self._passes:
+            self._passes[name, *key] = compiled(function)
+        return self._passes[name, *key]
+
+    def _marked(self, ids: Tensor) -> Tensor:
+        return mark_inputs(ids) if self.compiled else ids
+
+    @property
+    def _iterates(self) -> bool:
+        return any(plan.groups for _, plan in self.plan.levels())
+
+    def _padding(self, prompt_len: int | None, num_tokens: int) -> int:
+        if prompt_len is not None and prompt_len < 1:
+            raise ValueError(f"prompt_len must be at least 1, but is {prompt_len}")
+        return self.plan.padding(num_tokens if prompt_len is None else prompt_len)
+
+    def _unpadded(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Ids with the padding token where the mask says so, and the padding of every row."""
+        pads_B = pad_lens(attention_mask, input_ids)
+        if pads_B is None:
+            return input_ids, None
+        if any(slot.sinks for slot in self.plan.blocks.slots):
+            raise ValueError(
+                "padding would take the place of the first blocks, which a slot of this model keeps as sinks"
+            )
+        padding_BT = torch.arange(input_ids.shape[1], device=input_ids.device) < pads_B[:, None]
+        return input_ids.masked_fill(padding_BT, self.plan.pad_token), pads_B
+
+    def _not_predicted(self, pads_B: Tensor | None, padding: int, num_tokens: int) -> Tensor | None:
+        """Boolean (B, T): rows before the end of each sequence's first block; None where they are zeros already."""
+        if pads_B is None:
+            return None
+        length = self.plan.block_length
+        first_B = ((pads_B + padding) // length + 1) * length - 1 - padding
+        return torch.arange(num_tokens, device=pads_B.device) < first_B[:, None]

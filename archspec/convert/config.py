@@ -82,6 +82,10 @@ class Config:
         """A finite number above 0; an absent or null field has the default."""
         return self.checked_number(name, self._value(name, default))
 
+    def optional_number(self, name: str, default: float | None = None) -> float | None:
+        """Like `number`, but null means None; an absent field has the default."""
+        return None if self.get(name, default) is None else self.number(name, default)
+
     def checked_number(self, name: str, value: object) -> float:
         """`value`, which stands in field `name`, as a finite number above 0."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:

@@ -1,11 +1,18 @@
 """Which family a config is of."""
 
-from archspec.convert import hf, lckv, refused, yoco
+from archspec.convert import block, gemma, gpt_neox, hf, lckv, refused, yoco
 from archspec.convert.config import Config
 from archspec.convert.errors import ImportRefused, Problem
 from archspec.convert.family import Family
 
-IMPORTED: tuple[Family, ...] = (*hf.FAMILIES, *lckv.FAMILIES, *yoco.FAMILIES)
+IMPORTED: tuple[Family, ...] = (
+    *hf.FAMILIES,
+    *gemma.FAMILIES,
+    *gpt_neox.FAMILIES,
+    *lckv.FAMILIES,
+    *yoco.FAMILIES,
+    *block.FAMILIES,
+)
 
 
 def detect(config: Config, name: str) -> Family:

@@ -15,7 +15,8 @@ from archspec.convert.errors import CheckpointError
 from archspec.convert.family import Blueprint
 from archspec.convert.tensors import Entries, open_weights, read_floats
 from archspec.driver import analyse_spec
-from archspec.plan import Plan, Shape
+from archspec.levels_plan import AnyPlan
+from archspec.plan import Shape
 from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE, write_files
 from archspec.spec.format import format_spec
 from archspec.spec.model import ModelSpec
@@ -79,7 +80,7 @@ def model_name(folder: Path) -> str:
     return name if re.match(r"[A-Za-z_]", name) else f"_{name}"
 
 
-def _plan(spec: ModelSpec, config_path: Path) -> Plan:
+def _plan(spec: ModelSpec, config_path: Path) -> AnyPlan:
     """The plan of an imported spec. Errors: CheckpointError with what the checks of a spec find."""
     analysis = analyse_spec(spec)
     if not analysis.ok:
@@ -88,15 +89,27 @@ def _plan(spec: ModelSpec, config_path: Path) -> Plan:
     return analysis.plan()
 
 
-def _tensors(plan: Plan, blueprint: Blueprint, entries: Entries) -> dict[str, Tensor]:
+def _tensors(plan: AnyPlan, blueprint: Blueprint, entries: Entries) -> dict[str, Tensor]:
     """Every parameter of the plan. Errors: CheckpointError if names, shapes or dtypes disagree."""
     entries = _stripped(entries, blueprint.prefixes)
-    wanted = {name: (blueprint.names(name), shape) for name, shape in plan.parameter_shapes()}
+    wanted = {name: (blueprint.names(name), _stored(blueprint, name, shape)) for name, shape in plan.parameter_shapes()}
     present = {name for name in entries if not blueprint.ignored(name)}
     if plan.tied_embeddings:
         present -= _repeated_output(blueprint, entries)
     _check(wanted, present, entries)
-    return {name: read_floats(entries[source], source) for name, (source, _) in wanted.items()}
+    return {name: _read(blueprint, name, entries) for name in wanted}
+
+
+def _stored(blueprint: Blueprint, name: str, shape: Shape) -> Shape:
+    """The shape of the tensor that holds a parameter."""
+    fused = blueprint.fused(name)
+    return shape if fused is None else fused.whole(shape)
+
+
+def _read(blueprint: Blueprint, name: str, entries: Entries) -> Tensor:
+    source, fused = blueprint.names(name), blueprint.fused(name)
+    tensor = read_floats(entries[source], source)
+    return tensor if fused is None else fused.part(tensor)
 
 
 def _stripped(entries: Entries, prefixes: tuple[str, ...]) -> Entries:

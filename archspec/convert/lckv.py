@@ -1,21 +1,29 @@
 """LCKV checkpoints (github.com/whyNLP/LCKV): Llama whose layers name the layer that they take keys and values from.
 
 `layer_types` such as `0_0_2_2` or `0s_1s_1` has, for every layer, the index (from 0) of its source, and `s` for a
-sliding window, which counts the current token. Only sources have k and v projections.
+sliding window, which counts the current token. Only sources have k and v projections. Layers with a later source
+(arXiv 2405.10637, 2410.14442) are iterated over: `forward_passes` without gradient, then `backward_passes` with it.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archspec.convert.config import Config, words
 from archspec.convert.family import Blueprint, Family
 from archspec.convert.llama import HARMLESS, is_table, read_base, tensor_name
 from archspec.diagnostics import layer_numbers
-from archspec.spec.model import BiasTarget
+from archspec.graph.iteration import cycles
+from archspec.graph.lower import lower
+from archspec.spec.model import BiasTarget, IterateStatement, ModelSpec
 
 PASSES = frozenset({"forward_passes", "backward_passes", "use_sequential"})
 """How later layers' keys and values are iterated over: without such layers they mean nothing."""
+CODE = {
+    "AutoConfig": "configuration_lckv.LCKVLlamaConfig",
+    "AutoModelForCausalLM": "modeling_lckv.LCKVLlamaForCausalLM",
+}
+"""The authors' own code, which their checkpoints bring along."""
 NOTES = words(
     "reference reference_commit case tensor_sets measured grad_norms verbatim_eager_grad_norms "
     "verbatim_flash_grad_norms"
@@ -41,16 +49,34 @@ def read_lckv(config: Config, name: str) -> Blueprint:
     types = read_layer_types(config, base.num_layers)
     window = config.count("sliding_window", 4096)
     if config.flag("force_nodiag"):
-        config.refuse("attention without the diagonal in every layer", "force_nodiag", True)
+        base = replace(base, common=base.common.model_copy(update={"diagonal": False}))
+    config.must("auto_map", "code other than that of whyNLP/LCKV", CODE)
     _check_sources(config, types)
-    config.finish(name, HARMLESS | PASSES | NOTES)
     layers = [
         base.layer(window if kind.sliding else None, None if kind.source == idx else kind.source + 1)
         for idx, kind in enumerate(types)
     ]
+    spec = _iterated(config, base.spec(name, layers))
+    config.finish(name, HARMLESS | PASSES | NOTES)
     text = config.fields.get("layer_types")
-    remark = f"layer_types {text}, where layers count from 0" if text else "every layer has keys and values of its own"
-    return Blueprint(base.spec(name, layers), tensor_name, ignored=is_table, remarks=(remark,))
+    remarks = [
+        f"layer_types {text}, where layers count from 0" if text else "every layer has keys and values of its own"
+    ]
+    if config.flag("use_sequential"):
+        remarks.append("use_sequential: the authors' code runs token by token, which is `exact=True` here")
+    return Blueprint(spec, tensor_name, ignored=is_table, remarks=tuple(remarks))
+
+
+def _iterated(config: Config, spec: ModelSpec) -> ModelSpec:
+    """The spec with an `iterate` statement for each group of layers that depend on one another."""
+    groups = [cycle.layers for cycle in cycles(lower(spec))]
+    if not groups:
+        return spec
+    forward, backward = config.count("forward_passes", 7), config.count("backward_passes", 2)
+    iterations = (
+        IterateStatement(first=layers[0], last=layers[-1], forward=forward, backward=backward) for layers in groups
+    )
+    return spec.model_copy(update={"statements": (*spec.statements, *iterations)})
 
 
 def read_layer_types(config: Config, num_layers: int) -> list[LayerType]:
@@ -72,9 +98,6 @@ def read_layer_types(config: Config, num_layers: int) -> list[LayerType]:
 def _check_sources(config: Config, types: list[LayerType]) -> None:
     """Refuse sources that a spec cannot have."""
     text = config.fields.get("layer_types")
-    later = [idx for idx, kind in enumerate(types) if kind.source > idx]
-    if later:
-        config.refuse(f"keys and values of a later layer in {layer_numbers(later)}", "layer_types", text)
     far = [idx for idx, kind in enumerate(types) if types[kind.source].sliding and not kind.sliding]
     if far:
         feature = f"a source with a window for {layer_numbers(far)}, which looks back over everything"

@@ -1,13 +1,15 @@
-"""What Llama and its relatives share: header, one layer, RoPE fields of old and new configs, tensor names.
+"""What Llama and its relatives share: header, one layer, windows by layer type, tensor names.
 
 A relative differs in where biases and norms are, and in each layer's window and source of keys and values.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from archspec.convert.activations import GATED, read_ffn_kind
 from archspec.convert.config import Config, words
+from archspec.convert.rope import read_rope
 from archspec.spec.fold import LayerDescription, fold_layers
 from archspec.spec.model import (
     BiasTarget,
@@ -17,7 +19,6 @@ from archspec.spec.model import (
     Heads,
     ModelSpec,
     Norm,
-    Rope,
     Settings,
     Window,
 )
@@ -35,7 +36,7 @@ HARMLESS = words(
 )
 """Fields of transformers configs that change no logits: training, sampling, token ids, bookkeeping."""
 
-_NAMES = {
+NAMES = {
     "embed": "model.embed_tokens",
     "norm": "model.norm",
     "lm_head": "lm_head",
@@ -55,34 +56,26 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Base:
-    """The settings of a Llama-like config that are the same in every layer, and those of the header alone."""
+    """The header of a config, and what is the same in every layer."""
 
     num_layers: int
     hidden_size: int
     vocab_size: int
-    tied: bool
-    heads: Heads
-    kv_heads: Heads
-    ffn: Ffn
-    norm: Norm
-    rope: Rope
-    qk_norm: Norm | None
-    bias: tuple[BiasTarget, ...]
+    embedding: Embedding
+    common: Settings
+    """Of every layer, without its window."""
+    kv_heads: Heads | None
+    """Of layers with keys and values of their own; None if they have as many as query heads."""
+    final_softcap: float | None = None
 
     def layer(self, window: int | None = None, source: int | None = None) -> LayerDescription:
         """A layer that attends to its own keys and values, or to those of layer `source` (counted from 1)."""
-        owns = source is None
-        settings = Settings(
-            heads=self.heads,
-            kv_heads=self.kv_heads if owns and self.kv_heads != self.heads else None,
-            window=Window(size=window) if window is not None else None,
-            rope=self.rope,
-            norm=self.norm,
-            qk_norm=self.qk_norm,
-            ffn=self.ffn,
-            bias=self.bias or None,
-        )
-        if owns:
+        own = {
+            "window": Window(size=window) if window is not None else None,
+            "kv_heads": self.kv_heads if source is None else None,
+        }
+        settings = self.common.model_copy(update=own)
+        if source is None:
             return LayerDescription("attend", settings)
         return LayerDescription("cross-attend", settings, CacheRef(layer=source))
 
@@ -94,10 +87,21 @@ class Base:
             num_layers=self.num_layers,
             hidden_size=self.hidden_size,
             vocab_size=self.vocab_size,
-            embedding=Embedding(tied=self.tied),
+            embedding=self.embedding,
+            final_softcap=self.final_softcap,
             defaults=folded.defaults,
             statements=folded.statements,
         )
+
+
+@dataclass(frozen=True)
+class Absent:
+    """What an absent field means; None is "as many as heads" and "width / heads"."""
+
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    tied: bool = False
+    activation: str = "silu"
 
 
 def read_base(
@@ -105,73 +109,61 @@ def read_base(
     *,
     bias: tuple[BiasTarget, ...] = (),
     qk_norm: bool = False,
-    kv_heads: int | None = None,
-    head_dim: int | None = None,
+    absent: Absent = Absent(),
+    activation_field: str = "hidden_act",
 ) -> Base:
-    """The common fields. `kv_heads`, `head_dim`: what an absent field means; None is "as many" and "width / heads"."""
-    config.must("hidden_act", "an activation other than SiLU", "silu", "swish")
+    """The common fields."""
     width, num_heads = config.count("hidden_size"), config.count("num_attention_heads")
-    size = config.optional_count("head_dim", head_dim) or width // num_heads
-    num_kv_heads = config.optional_count("num_key_value_heads", kv_heads) or num_heads
+    size = config.optional_count("head_dim", absent.head_dim) or width // num_heads
+    num_kv_heads = config.optional_count("num_key_value_heads", absent.kv_heads) or num_heads
     if num_heads % num_kv_heads:
         raise config.bad("num_key_value_heads", f"a divisor of num_attention_heads {num_heads}", num_kv_heads)
-    eps = config.number("rms_norm_eps", 1e-6)
+    ffn_kind = read_ffn_kind(config, activation_field, absent.activation, GATED)
     return Base(
         num_layers=config.num_layers("num_hidden_layers"),
         hidden_size=width,
         vocab_size=config.count("vocab_size"),
-        tied=config.flag("tie_word_embeddings"),
-        heads=Heads(count=num_heads, head_dim=size),
-        kv_heads=Heads(count=num_kv_heads, head_dim=size),
-        ffn=Ffn(kind="swiglu", hidden_size=config.count("intermediate_size")),
-        norm=Norm(kind="rms", eps=eps),
-        rope=Rope(kind="half", theta=read_theta(config)),
-        # Without an eps of its own, a qk-norm has the header's.
-        qk_norm=Norm(kind="rms") if qk_norm else None,
-        bias=bias,
+        embedding=Embedding(tied=config.flag("tie_word_embeddings", absent.tied)),
+        common=Settings(
+            heads=Heads(count=num_heads, head_dim=size),
+            ffn=Ffn(kind=ffn_kind, hidden_size=config.count("intermediate_size")),
+            norm=Norm(kind="rms", eps=config.number("rms_norm_eps", 1e-6)),
+            rope=read_rope(config, size),
+            # Without an eps of its own, a qk-norm has the header's.
+            qk_norm=Norm(kind="rms") if qk_norm else None,
+            bias=bias or None,
+        ),
+        kv_heads=Heads(count=num_kv_heads, head_dim=size) if num_kv_heads != num_heads else None,
     )
 
 
-def read_theta(config: Config, default: float = 10000.0) -> float:
-    """RoPE's base; every other way of rotating is refused.
-
-    Source: `rope_theta` and `rope_scaling` beside each other, or both in `rope_parameters` (transformers 5).
-    """
-    theta = config.number("rope_theta", default)
-    for name in ("rope_scaling", "rope_parameters"):
-        fields = config.get(name)
-        if fields is None:
-            continue
-        if not isinstance(fields, dict):
-            raise config.bad(name, "an object", fields)
-        theta = _theta_in(config, name, fields, theta)
-    return theta
+def typed_windows(config: Config, num_layers: int, types: object, window: int | None) -> list[int | None]:
+    """The window of each layer: of those that `layer_types` calls `sliding_attention`."""
+    if not isinstance(types, list) or len(types) != num_layers:
+        raise config.bad("layer_types", f"a list of {num_layers}, one a layer", types)
+    for kind in dict.fromkeys(map(str, types)):
+        if kind not in ("full_attention", "sliding_attention"):
+            config.refuse(f"layers of type {kind}", "layer_types", types)
+    if window is None and "sliding_attention" in types:
+        config.refuse("sliding layers without a window", "layer_types", types)
+    return [window if kind == "sliding_attention" else None for kind in types]
 
 
-def _theta_in(config: Config, name: str, fields: dict[str, object], theta: float) -> float:
-    kind = fields.get("rope_type", fields.get("type", "default"))
-    if kind != "default":
-        config.refuse(f"RoPE scaling of type {kind}", name, fields)
-    for key, value in fields.items():
-        if key == "rope_theta":
-            stated = config.checked_number(f"{name}.{key}", value)
-            if config.fields.get("rope_theta") not in (None, stated):
-                config.refuse(f"a RoPE base that differs from `rope_theta` {theta:g}", f"{name}.{key}", value)
-            theta = stated
-        elif key == "partial_rotary_factor" and value in (None, 1.0):
-            continue
-        elif key not in ("rope_type", "type") and kind == "default" and value is not None:
-            config.refuse("RoPE other than the default", f"{name}.{key}", value)
-    return theta
+def tensor_names(names: Mapping[str, str] = NAMES) -> Callable[[str], str]:
+    """Parameter name -> name in a checkpoint; `names` are those of parts of a layer, and of the model."""
+
+    def tensor_name(name: str) -> str:
+        part, _, kind = name.rpartition(".")
+        layer = re.fullmatch(r"layers\.(\d+)\.(.+)", part)
+        if layer is None:
+            return f"{names[part]}.{kind}"
+        return f"model.layers.{layer[1]}.{names[layer[2]]}.{kind}"
+
+    return tensor_name
 
 
-def tensor_name(name: str) -> str:
-    """The name of a parameter in a checkpoint of transformers' Llama, Mistral, Qwen2, Qwen3, or of LCKV."""
-    part, _, kind = name.rpartition(".")
-    layer = re.fullmatch(r"layers\.(\d+)\.(.+)", part)
-    if layer is None:
-        return f"{_NAMES[part]}.{kind}"
-    return f"model.layers.{layer[1]}.{_NAMES[layer[2]]}.{kind}"
+tensor_name = tensor_names()
+"""The name of a parameter in a checkpoint of transformers' Llama, Mistral, Qwen2, Qwen3, or of LCKV."""
 
 
 def is_table(name: str) -> bool:

@@ -32,33 +32,12 @@ def _any_of(value: object) -> bool:
     return any(value) if isinstance(value, list) else bool(value)
 
 
-_GEMMA = (
-    Need("a tanh-approximated GELU in a gated FFN", "hidden_activation", lambda value: value not in (None, "silu")),
-    Need("norms before and after both mixer and FFN (sandwich norms)", "model_type"),
-    Need("a softcap on logits", "final_logit_softcapping"),
-)
-_GEMMA2 = (
-    *_GEMMA,
-    Need("a softcap on attention scores", "attn_logit_softcapping"),
-    Need("an attention scale of its own", "query_pre_attn_scalar"),
-    Need("bidirectional attention", "use_bidirectional_attention"),
-)
 _GEMMA3N = (
-    *_GEMMA,
     Need("AltUp (alternating updates of parallel streams)", "altup_num_inputs"),
     Need("Laurel (low-rank residual branches)", "laurel_rank"),
     Need("per-layer embeddings", "hidden_size_per_layer_input"),
     Need("sparse FFN activations", "activation_sparsity_pattern", _any_of),
-    Need("a norm on values and attention without a scale", "model_type"),
-)
-_GPT_NEOX = (Need("parallel residuals", "use_parallel_residual", lambda value: value is not False),)
-_BLOCK = (
-    Need("blocks of tokens (a block level and a token level)", "block_length"),
-    Need("an embedder of blocks", "embedder.cls"),
-    Need("a decoder of tokens within a block", "token_decoder.decoding_strategy"),
-    Need("an expansion of block outputs into prefixes", "token_decoder.expansion_ratio"),
-    Need("parallel residuals", "block_decoder.config.use_parallel_residual"),
-    Need("parallel residuals", "token_decoder.config.use_parallel_residual"),
+    Need("a norm on values", "model_type"),
 )
 
 
@@ -76,9 +55,4 @@ def _of_type(name: str, model_types: tuple[str, ...], needs: tuple[Need, ...]) -
     return _family(name, key, needs, lambda fields: fields.get("model_type") in model_types)
 
 
-FAMILIES = (
-    _of_type("Gemma 2", ("gemma2",), _GEMMA2),
-    _of_type("Gemma 3n", ("gemma3n_text", "gemma3n"), _GEMMA3N),
-    _of_type("GPT-NeoX", ("gpt_neox",), _GPT_NEOX),
-    _family("Block Transformer", "field block_decoder", _BLOCK, lambda fields: "block_decoder" in fields),
-)
+FAMILIES = (_of_type("Gemma 3n", ("gemma3n_text", "gemma3n"), _GEMMA3N),)

@@ -1,6 +1,7 @@
 """The tensors of a checkpoint folder, whatever files they are in, read one by one when they are asked for."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from archspec.plan import DTYPE_BYTES, Shape
 SAFETENSORS = ("model.safetensors", "weights.safetensors")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PICKLES = (".pth", ".pt", ".bin")
+NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?)\.(bin|pt|pth)")
+"""What transformers' trainer saves beside the weights."""
 NESTED = ("model", "state_dict")
 """Keys under which training code keeps the weights in a pickle of more than weights."""
 
@@ -61,7 +64,9 @@ def open_weights(folder: Path) -> Entries:
     for name in INDEXES:
         if (folder / name).exists():
             return _open_shards(folder / name)
-    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+    pickles = sorted(
+        path for path in folder.iterdir() if path.suffix in PICKLES and not NO_WEIGHTS.fullmatch(path.name)
+    )
     if len(pickles) == 1:
         return _open_pickle(pickles[0])
     if pickles:

@@ -31,6 +31,30 @@ MISTRAL = {**LLAMA, "architectures": ["MistralForCausalLM"], "model_type": "mist
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {**LLAMA, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 8}
 LCKV = {**LLAMA, "architectures": ["LCKVLlamaForCausalLM"], "model_type": "lckv-llama", "layer_types": "0_0"}
+GEMMA2 = {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "head_dim": 4,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "query_pre_attn_scalar": 9,
+    "sliding_window": 8,
+    "vocab_size": 19,
+}
+GPT_NEOX = {
+    "architectures": ["GPTNeoXForCausalLM"],
+    "model_type": "gpt_neox",
+    "hidden_act": "gelu",
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 19,
+}
 YOCO = {
     "dim": 16,
     "n_layers": 4,
@@ -52,8 +76,12 @@ def tensors_of(config: dict[str, Any]) -> dict[str, Tensor]:
     """Random weights under the names of the family."""
     fields = Config(config, Path("config.json"))
     blueprint = detect(fields, "toy").read(fields, "toy")
+    shapes = {}
+    for name, shape in plan(blueprint.spec).parameter_shapes():
+        fused = blueprint.fused(name)
+        shapes[blueprint.names(name)] = fused.whole(shape) if fused else shape
     torch.manual_seed(0)
-    return {blueprint.names(name): torch.randn(shape) for name, shape in plan(blueprint.spec).parameter_shapes()}
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
 
 
 def write_config(folder: Path, config: dict[str, Any], name: str = "config.json") -> Path:

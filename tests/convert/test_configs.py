@@ -1,7 +1,20 @@
 """Configs of every layout are read; what a spec cannot say is refused by name."""
 
 import pytest
-from checkpoints import GOLDEN, LCKV, LLAMA, MISTRAL, QWEN2, QWEN3, YOCO, changed, write_checkpoint, write_config
+from checkpoints import (
+    GEMMA2,
+    GOLDEN,
+    GPT_NEOX,
+    LCKV,
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    QWEN3,
+    YOCO,
+    changed,
+    write_checkpoint,
+    write_config,
+)
 
 import archspec
 from archspec.convert import CheckpointError, ImportRefused, import_checkpoint
@@ -52,7 +65,7 @@ def test_rope_fields_of_old_and_new_configs(tmp_path, fields):
         ),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention"),
         ({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}}, "differs from `rope_theta` 10000"),
-        ({"hidden_act": "gelu"}, '`hidden_act` is "gelu"'),
+        ({"hidden_act": "relu"}, 'an activation other than SiLU and GELU (field `hidden_act` is "relu")'),
         ({"architectures": ["LlamaForSequenceClassification"]}, "a class other than LlamaForCausalLM"),
         ({"sliding_window": 8}, "a field unknown to the importer (field `sliding_window` is 8)"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
@@ -64,7 +77,7 @@ def test_llama_features_that_are_refused(tmp_path, fields, named):
 
 
 def test_all_features_are_refused_at_once(tmp_path):
-    config = {**LLAMA, "hidden_act": "gelu", "rope_scaling": {"type": "yarn"}, "logit_scale": 2.0}
+    config = {**LLAMA, "hidden_act": "relu", "rope_scaling": {"type": "yarn"}, "logit_scale": 2.0}
     refusal = refusal_of(tmp_path, config)
     assert [problem.field for problem in refusal.problems] == ["hidden_act", "rope_scaling", "logit_scale"]
     assert str(refusal).count("\n  - ") == 3
@@ -114,6 +127,12 @@ def test_biases(tmp_path):
     )
     assert spec_of(tmp_path / "c", QWEN2).defaults.bias == ("qkv",)
     assert spec_of(tmp_path / "d", QWEN3).defaults.bias is None
+
+
+def test_activations(tmp_path):
+    kinds = {"silu": "swiglu", "gelu": "geglu", "gelu_new": "geglu-tanh"}
+    for name, kind in kinds.items():
+        assert spec_of(tmp_path / name, {**LLAMA, "hidden_act": name}).defaults.ffn.kind == kind
 
 
 def test_mistral_windows(tmp_path):
@@ -187,19 +206,153 @@ def test_lckv_layer_types_that_are_wrong(tmp_path, types, said):
 @pytest.mark.parametrize(
     ("fields", "named", "field"),
     [
-        ({"layer_types": "0_2_2"}, "keys and values of a later layer in layer 2", "layer_types"),
         ({"layer_types": "0s_0_2"}, "a source with a window for layer 2", "layer_types"),
-        (
-            {"force_nodiag": True, "layer_types": "0_0_0"},
-            "attention without the diagonal in every layer",
-            "force_nodiag",
-        ),
+        ({"layer_types": "0_2_2s"}, "a source with a window for layer 2", "layer_types"),
+        ({"layer_types": "0_0_0", "auto_map": {"AutoModel": "mine.Model"}}, "code other than", "auto_map"),
     ],
 )
 def test_lckv_features_that_are_refused(tmp_path, fields, named, field):
     (problem,) = refusal_of(tmp_path, {**LCKV, "num_hidden_layers": 3, **fields}).problems
     assert named in problem.feature
     assert problem.field == field
+
+
+def iterations_of(spec):
+    return [(s.first, s.last, s.forward, s.backward) for s in spec.statements if s.kind == "iterate"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "iterations"),
+    [
+        ({"layer_types": "0_0_2_2"}, []),
+        ({"layer_types": "0_2_2_3"}, [(2, 3, 7, 2)]),
+        ({"layer_types": "2_3_2_3", "forward_passes": 3, "backward_passes": 1}, [(1, 4, 3, 1)]),
+        ({"layer_types": "1_1_3_3"}, [(1, 2, 7, 2), (3, 4, 7, 2)]),
+        ({"layer_types": "1s_1s_3_3", "backward_passes": None}, [(1, 2, 7, 2), (3, 4, 7, 2)]),
+    ],
+)
+def test_lckv_iterations(tmp_path, fields, iterations):
+    spec = spec_of(tmp_path, changed(LCKV, num_hidden_layers=4, **fields))
+    assert iterations_of(spec) == iterations
+    groups = archspec.plan(spec).groups
+    assert [(group.forward, group.backward) for group in groups] == [passes[2:] for passes in iterations]
+
+
+def test_lckv_passes_count_only_where_layers_iterate(tmp_path):
+    assert iterations_of(spec_of(tmp_path / "a", {**LCKV, "forward_passes": 0})) == []
+    with pytest.raises(CheckpointError, match="`forward_passes` must be a whole number of at least 1, not 0"):
+        spec_of(tmp_path / "b", {**LCKV, "forward_passes": 0, "layer_types": "1_1"})
+
+
+def test_lckv_without_diagonals_as_its_authors_publish_it(tmp_path):
+    code = {
+        "AutoConfig": "configuration_lckv.LCKVLlamaConfig",
+        "AutoModelForCausalLM": "modeling_lckv.LCKVLlamaForCausalLM",
+    }
+    spec = spec_of(tmp_path, {**LCKV, "force_nodiag": True, "auto_map": code, "use_sequential": False})
+    assert not any(layer.mixer.sees_self for layer in archspec.plan(spec).layers)
+    assert archspec.format_spec(spec).count("no diagonal") == 1
+
+
+def test_lckv_token_by_token_is_remarked_upon(tmp_path):
+    folder = write_checkpoint(tmp_path / "toy", {**LCKV, "layer_types": "1_1", "use_sequential": True})
+    assert "# use_sequential: the authors' code runs token by token" in import_checkpoint(folder).text
+
+
+def test_gemma2_defaults(tmp_path):
+    """What published configs leave out: tied embeddings, the window in every other layer, the softcaps."""
+    spec = spec_of(tmp_path, changed(GEMMA2, hidden_activation=None, query_pre_attn_scalar=None, sliding_window=None))
+    assert (spec.embedding.tied, spec.embedding.scale, spec.final_softcap) == (True, "sqrt(width)", 30)
+    assert (spec.defaults.attention_softcap, spec.defaults.attention_scale) == (50, 1 / 16)
+    assert (spec.defaults.norm.plus_one, spec.defaults.placement) == (True, "sandwich")
+    assert spec.defaults.ffn.kind == "geglu-tanh"
+    assert windows_of(spec) == [4096, None, 4096]
+
+
+@pytest.mark.parametrize(
+    ("fields", "windows"),
+    [
+        ({}, [8, None, 8]),
+        ({"sliding_window_size": 8}, [8, None, 8]),
+        ({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, [None, 8, None]),
+    ],
+)
+def test_gemma2_windows(tmp_path, fields, windows):
+    assert windows_of(spec_of(tmp_path, {**GEMMA2, **fields})) == windows
+
+
+def test_gemma2_without_softcaps(tmp_path):
+    spec = spec_of(tmp_path, {**GEMMA2, "attn_logit_softcapping": None, "final_logit_softcapping": None})
+    assert (spec.final_softcap, spec.defaults.attention_softcap) == (None, None)
+    assert "softcap" not in archspec.format_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"use_bidirectional_attention": True}, "attention to later tokens (field `use_bidirectional_attention`"),
+        ({"hidden_activation": "relu"}, 'an activation other than SiLU and GELU (field `hidden_activation` is "relu")'),
+        ({"hidden_act": "gelu"}, "an activation that differs from `hidden_activation` gelu_pytorch_tanh"),
+        ({"sliding_window_size": 16}, "a window that differs from `sliding_window` 8"),
+        ({"sliding_window": None}, "sliding layers without a window"),
+        ({"layer_types": ["chunked_attention"] * 3}, "layers of type chunked_attention"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling of type linear"),
+        ({"query_pre_attn_scaler": 256}, "query_pre_attn_scaler"),
+    ],
+)
+def test_gemma2_features_that_are_refused(tmp_path, fields, named):
+    assert named in str(refusal_of(tmp_path, {**GEMMA2, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "theta", "percent"),
+    [
+        ({}, 1e4, 25),
+        ({"rotary_pct": 0.5, "rotary_emb_base": 500}, 500, 50),
+        ({"rotary_pct": 1.0}, 1e4, 100),
+        ({"rotary_pct": 0.5, "partial_rotary_factor": 0.5, "rotary_emb_base": 500, "rope_theta": 500}, 500, 50),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.75}}, 500, 75),
+        ({"rope_scaling": None}, 1e4, 25),
+    ],
+)
+def test_gpt_neox_rope(tmp_path, fields, theta, percent):
+    rope = spec_of(tmp_path, {**GPT_NEOX, **fields}).defaults.rope
+    assert (rope.kind, rope.theta, rope.percent) == ("half", theta, percent)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"rotary_pct": 0.5, "partial_rotary_factor": 0.25}, "differs from `rotary_pct` 0.5"),
+        ({"rotary_emb_base": 500, "rope_parameters": {"rope_theta": 1e4}}, "differs from `rotary_emb_base` 500"),
+        ({"rotary_pct": 1.5}, "RoPE on a part of 1.5 of 8 dimensions (field `rotary_pct` is 1.5)"),
+        ({"hidden_size": 512, "rotary_pct": 0.255}, "RoPE on a part of 0.255 of 128 dimensions"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling of type linear"),
+        ({"hidden_act": "silu"}, 'an activation other than GELU (field `hidden_act` is "silu")'),
+        ({"architectures": ["GPTNeoXForSequenceClassification"]}, "a class other than GPTNeoXForCausalLM"),
+    ],
+)
+def test_gpt_neox_features_that_are_refused(tmp_path, fields, named):
+    assert named in str(refusal_of(tmp_path, {**GPT_NEOX, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "bias", "residual", "ffn"),
+    [
+        ({}, ("qkv", "out", "ffn"), "parallel", "gelu"),
+        ({"attention_bias": False}, ("ffn",), "parallel", "gelu"),
+        ({"use_parallel_residual": False}, ("qkv", "out", "ffn"), None, "gelu"),
+        ({"hidden_act": "gelu_fast"}, ("qkv", "out", "ffn"), "parallel", "gelu-tanh"),
+    ],
+)
+def test_gpt_neox_variants(tmp_path, fields, bias, residual, ffn):
+    defaults = spec_of(tmp_path, {**GPT_NEOX, **fields}).defaults
+    assert (defaults.bias, defaults.residual, defaults.ffn.kind) == (bias, residual, ffn)
+
+
+def test_gpt_neox_heads_that_do_not_divide(tmp_path):
+    with pytest.raises(CheckpointError, match="`num_attention_heads` must be a divisor of hidden_size 32, not 5"):
+        spec_of(tmp_path, {**GPT_NEOX, "num_attention_heads": 5})
 
 
 def test_yoco_in_the_file_that_its_code_writes(tmp_path):
@@ -232,28 +385,13 @@ def test_yoco_features_that_are_refused(tmp_path, fields):
 
 
 REFUSED = {
-    "block_b4_prefix2": {
-        "block_length": "blocks of tokens",
-        "embedder.cls": "embedder",
-        "token_decoder.expansion_ratio": "expansion",
-        "block_decoder.config.use_parallel_residual": "parallel residuals",
-    },
-    "hf_gemma2": {
-        "attn_logit_softcapping": "softcap on attention scores",
-        "final_logit_softcapping": "softcap on logits",
-        "query_pre_attn_scalar": "attention scale",
-        "model_type": "sandwich norms",
-        "hidden_activation": "GELU",
-    },
     "hf_gemma3n_text": {
         "altup_num_inputs": "AltUp",
         "laurel_rank": "Laurel",
         "hidden_size_per_layer_input": "per-layer embeddings",
         "activation_sparsity_pattern": "sparse FFN",
+        "model_type": "a norm on values",
     },
-    "hf_gpt_neox": {"use_parallel_residual": "parallel residuals"},
-    "lckv_sandwich_mid": {"layer_types": "keys and values of a later layer in layers 2-4"},
-    "lckv_w2": {"layer_types": "keys and values of a later layer in layers 2-6"},
 }
 
 
@@ -266,6 +404,12 @@ def test_checkpoints_beyond_the_language(name):
         assert field in found
         assert feature in str(caught.value)
         assert f"`{field}`" in str(caught.value)
+
+
+def test_what_the_language_has_is_not_refused():
+    with pytest.raises(ImportRefused) as caught:
+        import_checkpoint(GOLDEN / "hf_gemma3n_text")
+    assert {problem.field for problem in caught.value.problems} == set(REFUSED["hf_gemma3n_text"])
 
 
 @pytest.mark.parametrize("config", [{"model_type": "mamba"}, {"architectures": ["FooForCausalLM"]}, {}])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from checkpoints import LLAMA, YOCO, tensors_of, write_checkpoint, write_config
+from checkpoints import GPT_NEOX, LLAMA, YOCO, tensors_of, write_checkpoint, write_config
 from safetensors.torch import load_file, save_file
 
 import archspec
@@ -85,6 +85,43 @@ def test_pickles_never_run_code(tmp_path, capsys):
     (folder / "other.pth").write_bytes(b"nonsense")
     assert "several weight files" in message(folder)
     assert capsys.readouterr().out == ""
+
+
+def test_what_a_trainer_leaves_beside_pickled_weights(tmp_path, llama):
+    expected = written(llama, tmp_path / "out")
+    folder = write_config(tmp_path / "trained", LLAMA)
+    torch.save(tensors_of(LLAMA), folder / "pytorch_model.bin")
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):
+        torch.save(Trap(), folder / name)
+    assert same(written(folder, tmp_path / "again"), expected)
+
+
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_fused_queries_keys_and_values(tmp_path, num_heads):
+    """GPT-NeoX: the rows of a head's q, k and v follow one another, then those of the next head."""
+    config = {**GPT_NEOX, "num_attention_heads": num_heads}
+    tensors = tensors_of(config)
+    found = written(write_checkpoint(tmp_path / "neox", config, tensors), tmp_path / "out")
+    size = 32 // num_heads
+    for kind in ("weight", "bias"):
+        rows = tensors[f"gpt_neox.layers.1.attention.query_key_value.{kind}"].split(size)
+        assert torch.equal(found[f"layers.1.mixer.q_proj.{kind}"], torch.cat(rows[0::3]))
+        assert torch.equal(found[f"layers.1.mixer.kv.k_proj.{kind}"], torch.cat(rows[1::3]))
+        assert torch.equal(found[f"layers.1.mixer.kv.v_proj.{kind}"], torch.cat(rows[2::3]))
+
+
+def test_masks_of_gpt_neox_are_ignored(tmp_path):
+    masks = {"attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8), "attention.masked_bias": torch.tensor(-1e9)}
+    tensors = {**tensors_of(GPT_NEOX), **{f"gpt_neox.layers.0.{name}": mask for name, mask in masks.items()}}
+    expected = written(write_checkpoint(tmp_path / "new", GPT_NEOX), tmp_path / "out")
+    assert same(written(write_checkpoint(tmp_path / "old", GPT_NEOX, tensors), tmp_path / "again"), expected)
+
+
+def test_fused_tensors_of_another_shape(tmp_path):
+    tensors = tensors_of(GPT_NEOX)
+    tensors["gpt_neox.layers.0.attention.query_key_value.bias"] = torch.zeros(32)
+    said = message(write_checkpoint(tmp_path / "toy", GPT_NEOX, tensors))
+    assert "query_key_value.bias is [32], not [96]" in said
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

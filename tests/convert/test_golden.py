@@ -19,16 +19,21 @@ from archspec.runtime.model import Model
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TOLERANCES = {
+    "hf_gemma2": 1e-4,
+    "hf_gpt_neox": 1e-4,
     "hf_llama": 1e-4,
     "hf_mistral": 1e-4,
     "hf_qwen3": 1e-4,
     "yoco_gret": 3e-5,
     "yoco_swa": 3e-5,
     "cla2": 1e-4,
+    "lckv_sandwich_mid": 1e-4,
+    "lckv_w2": 1e-4,
     "mixattention": 1e-4,
     "yoco_llama": 1e-4,
 }
-LCKV = ("cla2", "mixattention", "yoco_llama")
+ITERATED = ("lckv_sandwich_mid", "lckv_w2")
+LCKV = ("cla2", "mixattention", "yoco_llama", *ITERATED)
 YOCO = ("yoco_gret", "yoco_swa")
 HF_PREFILL = 14
 
@@ -85,6 +90,14 @@ def test_logits_of_all_positions(cases, name):
     case = cases(name)
     with torch.no_grad():
         case.close(case.model(case.io["input_ids"]), "logits_parallel" if name in LCKV else "logits")
+
+
+@pytest.mark.parametrize("name", LCKV)
+def test_logits_token_by_token(cases, name):
+    """What the passes of a plan approximate; without iteration it is the same."""
+    case = cases(name)
+    with torch.no_grad():
+        case.close(case.model(case.io["input_ids"], exact=True), "logits_sequential")
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
@@ -170,6 +183,22 @@ SPECS = {
   layers 6 cross-attend to cache@5
   layers 8 cross-attend to cache@7
 """,
+    "hf_gemma2": """\
+model hf_gemma2 {
+  layers 6, width 64, vocab 131, heads 4 x 16, kv heads 2 x 16, ffn geglu-tanh(144)
+  norm rms(1e-6, 1+w), rope 10000, sandwich norms, attention scale rsqrt(24), attention softcap 3
+  embed scale sqrt(width), final softcap 5, tied embeddings
+
+  layers 1-5 step 2 attend, window 8
+  layers 2-6 step 2 attend
+""",
+    "hf_gpt_neox": """\
+model hf_gpt_neox {
+  layers 4, width 64, vocab 131, heads 4 x 16, ffn gelu(256), norm layernorm(1e-5), rope 10000 on 25%
+  bias, residual parallel
+
+  layers 1-4 attend
+""",
     "hf_mistral": """\
 model hf_mistral {
   layers 4, width 64, vocab 131, heads 4 x 16, kv heads 2 x 16, window 8, ffn swiglu(144)
@@ -178,6 +207,16 @@ model hf_mistral {
   layers 1-4 attend
 """,
     "hf_qwen3": "\n  qk-norm, rope 1000000\n",
+    "lckv_sandwich_mid": """\
+  layers 1, 5, 8 attend
+  layers 2-4, 6-7 cross-attend to cache@5
+  iterate layers 2-5: 7 forward, 2 backward
+""",
+    "lckv_w2": """\
+  layers 1, 7-8 attend
+  layers 2-6 cross-attend to cache@7
+  iterate layers 2-7: 7 forward, 2 backward
+""",
     "mixattention": """\
   layers 1 attend
   layers 2, 4, 8 attend, window 8

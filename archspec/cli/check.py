@@ -47,12 +47,14 @@ def check(
 
 def _print_summary(name, plan) -> None:  # type: ignore[no-untyped-def]
     from archspec.cli.tables import cache_table, print_table
-    from archspec.describe import exit_text
+    from archspec.describe import exit_text, iteration_texts
 
     print(f"{name}: {plan.name}, {len(plan.layers)} layers, {plan.num_parameters():,} parameters")
     print_table(cache_table(plan, "bfloat16"))
     print(f"cache bytes: {plan.cache_formula()}")
-    print(exit_text(plan), end="\n\n")
+    for text in (*iteration_texts(plan), exit_text(plan)):
+        print(text)
+    print()
 
 
 def _print_verdict(analyses) -> None:  # type: ignore[no-untyped-def]

@@ -37,6 +37,12 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("ARCHSPEC_TRACEBACK"):
+            raise
+        typer.echo(f"archspec: internal error: {type(error).__name__}: {error}", err=True)
+        typer.echo("this is a bug; set ARCHSPEC_TRACEBACK=1 to see where it comes from", err=True)
+        sys.exit(70)
 
 
 if __name__ == "__main__":

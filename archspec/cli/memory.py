@@ -56,11 +56,10 @@ def _measure(plan: Any, batch: int, context: int, dtype: str) -> int:
     from archspec.cli.common import CliError, torch_needed
 
     with torch_needed():
-        from archspec.runtime.build import pick_dtype
-        from archspec.runtime.cache import Cache
+        from archspec.runtime.build import cache_of, pick_dtype
 
         try:
-            return Cache(plan, batch, context, dtype=pick_dtype(dtype), device="cpu").nbytes
+            return cache_of(plan, batch, context, pick_dtype(dtype)).nbytes
         except (RuntimeError, MemoryError) as error:
             planned = plan.cache_bytes(batch, context, dtype)
             raise CliError(f"{planned:,} bytes cannot be allocated here: measure a smaller --context") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from archspec.cli.common import use_colour
 from archspec.describe import cache_rows
-from archspec.plan import Plan
+from archspec.levels_plan import AnyPlan
 
 PLAIN_WIDTH = 160
 """Columns where the output is no terminal: wide enough that nothing is cut."""
@@ -20,7 +20,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def cache_table(plan: Plan, dtype: str) -> Table:
+def cache_table(plan: AnyPlan, dtype: str) -> Table:
     """Who writes and who reads each cache, what it keeps, what a token costs."""
     rows = [
         (

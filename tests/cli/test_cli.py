@@ -109,7 +109,9 @@ def test_compile_then_generate(tmp_path: Path) -> None:
     assert from_folder.stdout == from_spec.stdout
     again = run("compile", NANO, "-o", tmp_path / "copy", "--weights", tmp_path / "nano" / "model.safetensors")
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (tmp_path / "nano" / "model.safetensors").read_bytes()
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (
+        tmp_path / "nano" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_generate_from_text() -> None:
@@ -123,7 +125,7 @@ def test_generate_from_text() -> None:
     ("args", "code", "said"),
     [
         (("check", "no/such.arch"), 1, "no such file"),
-        (("check", "specs"), 1, "is a folder"),
+        (("check", "specs"), 1, "a folder"),
         (("generate", "specs", "--tokens", "1"), 1, "holds no model.arch"),
         (("generate", NANO, "--tokens", "1,x"), 2, "no list of token ids"),
         (("generate", NANO, "--tokens", "1,999", "--no-compile"), 1, "999"),

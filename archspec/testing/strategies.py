@@ -49,9 +49,12 @@ def ropes() -> st.SearchStrategy[Rope]:
 
 
 def norms() -> st.SearchStrategy[Norm]:
-    """Norms with visible differences in eps; RMS norms also with a weight around zero."""
-    rms = st.builds(Norm, kind=st.just("rms"), eps=st.sampled_from((1e-6, 1e-3)), plus_one=st.booleans())
-    return rms | st.builds(Norm, kind=st.just("layernorm"), eps=st.sampled_from((1e-6, 1e-3)))
+    """Norms with visible differences in eps; RMS norms also with a weight around zero.
+
+    No eps is tiny: a norm of nearly nothing would magnify the rounding of float32 states past every bound.
+    """
+    rms = st.builds(Norm, kind=st.just("rms"), eps=st.sampled_from((1e-3, 1e-1)), plus_one=st.booleans())
+    return rms | st.builds(Norm, kind=st.just("layernorm"), eps=st.sampled_from((1e-3, 1e-1)))
 
 
 def _header() -> st.SearchStrategy[Settings]:

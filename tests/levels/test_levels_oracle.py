@@ -12,8 +12,9 @@ from archspec.testing.oracle import assert_sizes
 from archspec.testing.strategies import contexts
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-TOLERANCE = 1e-4
-"""In float64; recurrent states are float32 by contract."""
+TOLERANCE = 1e-3
+"""In float64; recurrent states are float32 by contract, and their rounding grows with depth. Errors of structure are
+larger by far."""
 
 
 def sharp(spec: LevelsSpec, **options):

@@ -63,13 +63,10 @@ def load(
 
     Errors: SpecError for a bad spec, ValueError for weights that do not fit it, FileNotFoundError.
     """
-    from archspec.runtime.build import build_empty
-    from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE, load_weights, stored_dtype
+    from archspec.runtime.build import load_model
+    from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 
     arch, weights = Path(path) / ARCH_FILE, Path(path) / WEIGHTS_FILE
-    plan_ = plan(parse(arch))
-    dtype = dtype or stored_dtype(weights)
-    model = build_empty(plan_, device=device, dtype=dtype, backend=backend, compile=compile)
-    load_weights(model, weights)
+    model = load_model(plan(parse(arch)), weights, device=device, dtype=dtype, backend=backend, compile=compile)
     model.arch_text = arch.read_text("utf-8")
     return model

@@ -6,9 +6,9 @@ from functools import cached_property
 from itertools import groupby
 
 from archspec.diagnostics import Diagnostic, layer_numbers
-from archspec.graph.iteration import Cycle, cycles, iterations
+from archspec.graph.iteration import Cycle, cycles, iterations, touches
 from archspec.graph.layer_graph import CacheNode, LayerGraph, LayerNode
-from archspec.graph.lower import References, place, unfold
+from archspec.graph.lower import References, unfold
 from archspec.source import Span
 from archspec.spec.elaborate import HEADER, Elaborated
 from archspec.spec.elaborate_levels import LevelElaborated
@@ -142,8 +142,8 @@ class Context:
     @cached_property
     def iterated(self) -> frozenset[int]:
         """Readers of later caches for which there is an `iterate` statement, right or wrong."""
-        ranges = [(place(self.spec, s.first), place(self.spec, s.last)) for s in iterations(self.spec)]
-        touched = (c for c in self.cycles if any(a <= c.layers[-1] and c.layers[0] <= b for a, b in ranges))
+        statements = iterations(self.spec)
+        touched = (c for c in self.cycles if any(touches(self.spec, statement, c) for statement in statements))
         return frozenset(number for cycle in touched for number, _ in cycle.late)
 
     @cached_property

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from archspec.checks.context import Context, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label
-from archspec.graph.iteration import Cycle, covers
-from archspec.graph.lower import place
+from archspec.graph.iteration import Cycle, covers, touches
 from archspec.source import Span
 from archspec.spec.model import IterateStatement
 
@@ -147,14 +146,9 @@ def check(context: Context) -> Iterator[Diagnostic]:
     for idx, statement in statements:
         yield from _alone(context, idx, statement)
     for cycle in context.cycles:
-        touching = [(idx, s) for idx, s in statements if _touches(context, s, cycle)]
+        touching = [(idx, s) for idx, s in statements if touches(context.spec, s, cycle)]
         if touching and not any(covers(context.spec, statement, cycle) for _, statement in touching):
             yield _uncovered(context, cycle, touching)
-
-
-def _touches(context: Context, statement: IterateStatement, cycle: Cycle) -> bool:
-    first, last = place(context.spec, statement.first), place(context.spec, statement.last)
-    return first <= cycle.layers[-1] and cycle.layers[0] <= last
 
 
 def _alone(context: Context, idx: int, statement: IterateStatement) -> Iterator[Diagnostic]:
@@ -162,7 +156,7 @@ def _alone(context: Context, idx: int, statement: IterateStatement) -> Iterator[
     for which in ("forward", "backward"):
         if getattr(statement, which) < 1:
             yield TooFewPasses(span=places.settings[which], which=which)
-    if not any(_touches(context, statement, cycle) for cycle in context.cycles) and not context.misses("layers"):
+    if not any(touches(context.spec, statement, cycle) for cycle in context.cycles) and not context.misses("layers"):
         whole = places.whole
         shown = f"{statement.first}-{statement.last}"
         yield NothingToIterate(span=whole, layers=shown, removal=Edit(whole, ""))

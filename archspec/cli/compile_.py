@@ -31,16 +31,15 @@ def compile_(
     analysis = analysed(file)
     print_diagnostics(analysis.diagnostics, sys.stderr)
     with torch_needed():
-        from archspec.runtime.build import build_empty, build_model
-        from archspec.runtime.weights import load_weights, save_model, stored_dtype
+        from archspec.runtime.build import build_model, load_model
+        from archspec.runtime.weights import save_model
 
         try:
             plan = analysis.plan()
             if weights is None:
                 model = build_model(plan, dtype=dtype or "float32", seed=seed, compile=False)
             else:
-                model = build_empty(plan, dtype=dtype or stored_dtype(weights), compile=False)
-                load_weights(model, weights)
+                model = load_model(plan, weights, dtype=dtype, compile=False)
             save_model(model, output, analysis.source.text)
         except (ValueError, OSError) as error:
             raise CliError(str(error)) from error

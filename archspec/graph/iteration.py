@@ -53,6 +53,12 @@ def iterations(spec: ModelSpec) -> list[IterateStatement]:
     return [statement for statement in spec.statements if isinstance(statement, IterateStatement)]
 
 
+def touches(spec: ModelSpec, statement: IterateStatement, cycle: Cycle) -> bool:
+    """Whether some layer of a cycle stands in the statement's range."""
+    layers = cycle.layers
+    return place(spec, statement.first) <= layers[-1] and layers[0] <= place(spec, statement.last)
+
+
 def covers(spec: ModelSpec, statement: IterateStatement, cycle: Cycle) -> bool:
     """Whether all layers of a cycle stand in the statement's range."""
     layers = cycle.layers

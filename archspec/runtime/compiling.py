@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -42,37 +42,17 @@ def run_pass(
     return network.run(phase, inputs, start, storage, live_lens, pad_lens_B)
 
 
-def compiled_pass() -> RunPass:
-    """A freshly compiled `run_pass`; compilation happens at the first call.
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A freshly compiled copy of a pass, to be called with all its arguments; compilation happens at the first call.
 
     Graphs are kept, and their number limited, per code object: every pass gets a code object of its own, so that
     neither phases nor models count against each other.
     """
-    run = types.FunctionType(run_pass.__code__.replace(), run_pass.__globals__, "run_pass", (None,))
-    compiled = cast(RunPass, torch.compile(run, fullgraph=True, dynamic=True, backend=COMPILER))
-
-    def call(
-        network: Network,
-        phase: Phase,
-        inputs: Tensor,
-        start: Tensor,
-        storage: Storage | None,
-        live_lens: LiveLens,
-        pad_lens_B: Tensor | None = None,
-    ) -> Tensor:
-        # Every eps of every norm would be an input of the graph otherwise.
-        with torch._dynamo.config.patch(specialize_float=True):
-            return compiled(network, phase, inputs, start, storage, live_lens, pad_lens_B)
-
-    return call
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Any pass with a code object of its own, as `compiled_pass`; the function has no defaults."""
     copy = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     run = torch.compile(copy, fullgraph=True, dynamic=True, backend=COMPILER)
 
     def call(*args: Any) -> Any:
+        # Every eps of every norm would be an input of the graph otherwise.
         with torch._dynamo.config.patch(specialize_float=True):
             return run(*args)
 
@@ -101,7 +81,7 @@ class Runner:
             return run_pass(self.network, phase, inputs, start, storage, live_lens, pad_lens_B)
         key = (phase, pad_lens_B is not None)
         if key not in self._passes:
-            self._passes[key] = compiled_pass()
+            self._passes[key] = compiled(run_pass)
         return self._passes[key](self.network, phase, mark_inputs(inputs), start, storage, live_lens, pad_lens_B)
 
 

@@ -10,7 +10,7 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format clean distclean
+.PHONY: help setup demo test fuzz check format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ demo: $(STAMP) ## run the demo
 
 test: $(STAMP) ## run the tests (WORKERS=N sets how many at a time)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) tests
+
+fuzz: $(STAMP) ## check many broken specs (INPUTS=N, SEED=N)
+	@$(PY) tests/fuzz.py --inputs $${INPUTS:-20000} --seed $${SEED:-0} --workers $(WORKERS)
 
 check: $(STAMP) ## check format, lint, types and import rules
 	@echo "check: ruff format"

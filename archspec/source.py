@@ -53,5 +53,5 @@ class Span:
         return self.source.position(self.start)[1]
 
     def to(self, other: "Span") -> "Span":
-        """From the start of this span to the end of the other."""
-        return Span(self.source, self.start, other.end)
+        """From the start of the one that comes first to the end of the one that ends last."""
+        return Span(self.source, min(self.start, other.start), max(self.end, other.end))

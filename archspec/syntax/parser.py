@@ -47,6 +47,23 @@ def keywords() -> Mapping[str, str]:
     return {word[1]: name for word, name in sorted(found, key=lambda pair: pair[1]) if word}
 
 
+@cache
+def grammar_rules() -> Mapping[str, tuple[tuple[str, ...], ...]]:
+    """The expansions of every nonterminal, as names of nonterminals and terminals."""
+    rules: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for rule in _lark().rules:
+        name = str(rule.origin.name)
+        rules[name] = (*rules.get(name, ()), tuple(str(symbol.name) for symbol in rule.expansion))
+    return rules
+
+
+@cache
+def terminal_words() -> Mapping[str, str]:
+    """The text of every terminal that has only one."""
+    words = {name: word for word, name in keywords().items()}
+    return words | {t.name: t.pattern.value for t in _lark().terminals if t.pattern.type == "str"}
+
+
 _DISPLAY = {
     "NAME": "a word",
     "MODEL_NAME": "a name for the model",

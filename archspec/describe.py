@@ -132,15 +132,32 @@ def exit_text(plan: AnyPlan, unit: str = "token") -> str:
     rest = [step for step in plan.body[plan.exit_idx :] if step.op == "layer"]
     if plan.exit_idx == 0:
         return "prefill computes the last position only: nothing is cached"
-    last = plan.body[plan.exit_idx - 1]
-    if last.op == "iterate":
-        last = plan.groups[last.idx].steps[-1]
-    done = plan.slots[last.idx].name if last.op == "write" else f"layer {last.idx + 1}"
+    done = _last_for_all(plan)
     if not rest:
         return f"prefill runs every layer for every {unit} (the last write is that of {done})"
     layers = layer_numbers([step.idx for step in rest])
     runs = "run" if len(rest) > 1 else "runs"
     return f"prefill exits after {done}: {layers} of {len(plan.layers)} {runs} for the last position only"
+
+
+def exit_place(plan: AnyPlan) -> str | None:
+    """After what prefill exits: `cache@13`, `layer 4`, `start`; None if every layer runs for every position.
+
+    Of a model with two levels, that of the block level, where layers and caches count blocks.
+    """
+    if isinstance(plan, LevelsPlan):
+        return exit_place(plan.blocks)
+    if not any(step.op == "layer" for step in plan.body[plan.exit_idx :]):
+        return None
+    return _last_for_all(plan) if plan.exit_idx else "start"
+
+
+def _last_for_all(plan: Plan) -> str:
+    """The last step of prefill that runs for every position."""
+    last = plan.body[plan.exit_idx - 1]
+    if last.op == "iterate":
+        last = plan.groups[last.idx].steps[-1]
+    return plan.slots[last.idx].name if last.op == "write" else f"layer {last.idx + 1}"
 
 
 def iteration_texts(plan: AnyPlan) -> list[str]:

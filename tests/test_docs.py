@@ -13,6 +13,7 @@ import pytest
 from archspec.cli.tables import cache_table
 from archspec.driver import analyse_text
 from archspec.render import render_text
+from archspec.testing.expectations import check_expectation, expectations
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,7 +42,10 @@ def blocks(*languages: str) -> list[Block]:
 
 @pytest.mark.parametrize("block", blocks("arch"), ids=str)
 def test_examples_are_clean(block: Block) -> None:
-    assert not render_text(analyse_text(block.text).diagnostics)
+    analysis = analyse_text(block.text)
+    assert not render_text(analysis.diagnostics)
+    for expectation in expectations(block.text):
+        check_expectation(expectation, analysis)
 
 
 @pytest.mark.parametrize("block", blocks("arch-error"), ids=str)

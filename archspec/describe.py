@@ -157,7 +157,10 @@ def _last_for_all(plan: Plan) -> str:
     last = plan.body[plan.exit_idx - 1]
     if last.op == "iterate":
         last = plan.groups[last.idx].steps[-1]
-    return plan.slots[last.idx].name if last.op == "write" else f"layer {last.idx + 1}"
+    if last.op != "write":
+        return f"layer {last.idx + 1}"
+    name = plan.slots[last.idx].name
+    return name if "@" in name else f"cache {name}"
 
 
 def iteration_texts(plan: AnyPlan) -> list[str]:

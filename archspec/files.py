@@ -1,5 +1,7 @@
-"""Reading a file that may be anything."""
+"""Reading a file that may be anything, and writing one whole or not at all."""
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +9,8 @@ from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
 
 MAX_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+"""The mark that some editors put before UTF-8 text."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -64,3 +68,16 @@ def _problem(data: bytes) -> str | None:
 def _unreadable(path: Path, problem: str) -> tuple[Source, Diagnostic]:
     source = Source(str(path), "")
     return source, UnreadableFile(span=Span(source, 0, 0), problem=problem)
+
+
+def write_text(path: Path, text: str, mark: bytes = b"") -> None:
+    """Replace a file: write beside it, then rename. Its mode stays; a link stays a link. Raises OSError."""
+    target = path.resolve()
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(mark + text.encode())
+        os.chmod(temporary, target.stat().st_mode & 0o7777)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

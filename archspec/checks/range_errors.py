@@ -87,7 +87,7 @@ class ReversedRange(Diagnostic):
         return f"the range `{self.span.text}` runs backwards and contains no layer"
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed)),)
+        return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
 from archspec.source import Span
 from archspec.spec.spans import without
-from archspec.syntax.words import NOT_YET, meant
+from archspec.syntax.words import NOT_YET, meant, surely_means
 
 
 def _guess(span: Span, word: str, known: tuple[str, ...]) -> tuple[Help, ...]:
     guess = meant(word, known)
-    return (Help(f"did you mean `{guess}`?", Edit(span, guess)),) if guess else ()
+    if guess is None:
+        return ()
+    return (Help(f"did you mean `{guess}`?", Edit(span, guess), surely_means(word, guess, known)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,8 @@ class StatedTwice(Diagnostic):
         if self.setting == "layers":
             example = f"`{self.span.text} attend`"
             return (Help(f"a number alone is the total; a statement about one layer says what it is: {example}"),)
+        if self.span.text == self.first.text:
+            return (Help("leave one of them out: they say the same", without(self.span), safe=True),)
         return (Help("leave one of them out", without(self.span)),)
 
 
@@ -263,7 +267,7 @@ class OpenRange(Diagnostic):
     def helps(self) -> tuple[Help, ...]:
         if self.last is None:
             closed = f"{self.first}-last"
-            return (Help(f"write `{closed}`", Edit(self.span, closed)),)
+            return (Help(f"write `{closed}`", Edit(self.span, closed), safe=True),)
         if self.last == 1:
             return (
                 Help("write `last` for the last layer: layers are not counted from the end", Edit(self.span, "last")),

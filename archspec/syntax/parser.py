@@ -117,14 +117,18 @@ def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
     return model, recovery.found + _look_alikes(source, odd, recovery)
 
 
+MAX_PLACES = 10_000
+"""Places of one character that a message knows; a file with more of them is no spec."""
+
+
 def _look_alikes(source: Source, odd: Mapping[str, list[int]], recovery: Recovery) -> list[Diagnostic]:
     """Characters that were read as what they look like, one message a kind; not in statements that were dropped."""
     found: list[Diagnostic] = []
     for character, places in odd.items():
         kept = [place for place in places if not recovery.was_dropped(place)]
         if kept:
-            span = Span(source, kept[0], kept[0] + 1)
-            found.append(errors.StrayCharacter(span=span, character=character, count=len(kept)))
+            first, *others = (Span(source, place, place + len(character)) for place in kept[:MAX_PLACES])
+            found.append(errors.StrayCharacter(span=first, character=character, others=tuple(others)))
     return found
 
 

@@ -13,7 +13,7 @@ _CLAUSE = re.compile(r"[,\n#}{]")
 _STATEMENT = re.compile(r"(,)(?:[ \t\r]|#[^\n]*)*\n|#[^\n]*|[\n}{]")
 _BRACES = re.compile(r"#[^\n]*|[{}]")
 _NEXT_MODEL = re.compile(r"^[ \t]*(?=[Mm]odel(?![\w-]))", re.MULTILINE)
-_ODD = re.compile(r"#[^\n]*|[=*\[\]\"']|\r(?!\n)|[^\x00-\x7f–—×]")
+_ODD = re.compile(r"#[^\n]*|//[^\n]*|[=*;\[\]\"']|\r(?!\n)|[^\x00-\x7f–—×]")
 
 
 def after_blanks(text: str, position: int) -> int:
@@ -68,7 +68,8 @@ def read_through(text: str) -> tuple[str, dict[str, list[int]]]:
     """The text with look-alikes as what they look like, and where they are, comments aside.
 
     One character becomes one character, so that places stay: dashes, blanks and full-width forms that editors and PDFs
-    bring along; `=`, brackets and quotes as blanks, `*` as `x`.
+    bring along; `=`, brackets and quotes as blanks, `*` as `x`, `;` as the end of a line, `//` as the start of a
+    comment.
     """
     if text.startswith("\ufeff"):
         text = " " + text[1:]
@@ -77,7 +78,8 @@ def read_through(text: str) -> tuple[str, dict[str, list[int]]]:
     for found in _ODD.finditer(text):
         plain = _plain(found[0])
         if plain is not None:
-            odd.setdefault("[" if found[0] == "]" else found[0], []).append(found.start())
+            kind = "//" if found[0].startswith("//") else "[" if found[0] == "]" else found[0]
+            odd.setdefault(kind, []).append(found.start())
             parts += [text[end : found.start()], plain]
             end = found.end()
     return "".join([*parts, text[end:]]), odd
@@ -91,8 +93,10 @@ def _plain(character: str) -> str | None:
         return "-"
     if character in LIKE_A_BLANK or character in "=[]\"'":
         return " "
-    if character in "*\r":
-        return {"*": "x", "\r": "\n"}[character]
+    if character in "*;\r":
+        return "x" if character == "*" else "\n"
+    if character.startswith("//"):
+        return f"#{character[1:]}"
     folded = unicodedata.normalize("NFKC", character)
     return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
 

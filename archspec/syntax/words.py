@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from archspec.diagnostics import suggest
+from archspec.diagnostics import is_slip, suggest
 
 OTHER_NAMES: dict[str, str] = {
     # settings, by their names in config files and papers
@@ -88,6 +88,11 @@ OTHER_NAMES: dict[str, str] = {
     "mlp-only": "ffn-only",
 }
 
+LOOSE_NAMES = frozenset(
+    ("hidden", "intermediate_size", "silu", "gated-silu", "mha", "gqa", "mqa", "cross", "reuse", "share", "retnet")
+)
+"""Other names that may stand for something else as well, or for more than the word that is proposed."""
+
 NOT_YET: dict[str, str] = {
     "let": "write the number where it is used",
     "define": "settings that layers share go into the header",
@@ -133,3 +138,13 @@ def meant(word: str, known: Iterable[str]) -> str | None:
     if lower in NOT_YET:
         return None
     return suggest(lower, candidates) if len(word) > 2 else None
+
+
+def surely_means(word: str, guess: str, known: Iterable[str]) -> bool:
+    """Whether `guess`, which `meant` proposes for `word`, is no choice: the same word, or the only one near to it."""
+    lower = word.lower()
+    if lower == guess:
+        return True
+    if lower in OTHER_NAMES:
+        return lower not in LOOSE_NAMES
+    return is_slip(lower, guess, tuple(known))

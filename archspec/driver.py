@@ -22,8 +22,10 @@ from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
 from archspec.spec.elaborate_levels import elaborate_levels, has_levels
 from archspec.spec.errors import InvalidJson, TooManyLayers
 from archspec.spec.format import format_spec
+from archspec.spec.level_errors import OutsideItsLevel
 from archspec.spec.levels import LevelsSpec, spec_from_json
 from archspec.spec.model import ModelSpec
+from archspec.syntax.errors import UnclosedBrace
 from archspec.syntax.parser import parse_text
 from archspec.syntax.tree import Model
 
@@ -99,6 +101,8 @@ def analyse_source(source: Source) -> Analysis:
 def _analyse_levels(source: Source, parsed: Model, found: list[Diagnostic]) -> Analysis:
     """The same for a model with levels: each is lowered and checked as a model of its own."""
     elaborated, problems = elaborate_levels(parsed)
+    if any(isinstance(problem, OutsideItsLevel) and problem.opened is not None for problem in problems):
+        found = [problem for problem in found if not isinstance(problem, UnclosedBrace)]  # it follows from that
     found += problems
     too_many = [_too_many(level) for level in elaborated.levels if level.spec.num_layers > MAX_LAYERS]
     if too_many:

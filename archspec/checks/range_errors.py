@@ -57,6 +57,8 @@ class LayerZero(Diagnostic):
 
     code = "E0102"
     fixed: str
+    others: bool = False
+    """Other statements give layer numbers as well."""
 
     def message(self) -> str:
         return "there is no layer 0: layers are counted from 1"
@@ -66,6 +68,11 @@ class LayerZero(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         return (Help(f"counting from 0? then write `{self.fixed}`", Edit(self.span, self.fixed)),)
+
+    def notes(self) -> tuple[str, ...]:
+        if not self.others:
+            return ()
+        return ("if the whole file counts from 0, every layer number and every `cache@N` of it is one more here",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,6 +186,8 @@ def _no_cache(context: Context, readers: Readers, roots: Mapping[int, str]) -> I
         return
     number, head = source.number, context.head(source.statement)
     if any(layer.number == number for layer in readers.layers):
+        if not readers.statement.ranges and context.doubts(readers.idx, "ranges"):
+            return
         mixer = _mixer_span(context, readers.idx)
         yield reader_errors.ReadsItself(span=span, number=number, alone=len(readers.layers) == 1, mixer=mixer)
     elif source.mixer == "cross-attend":

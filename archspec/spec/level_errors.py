@@ -312,7 +312,11 @@ class OutsideItsLevel(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         if self.opened is not None:
-            return (Help("levels stand side by side: is a `}` missing before this one?"),)
+            text = self.span.source.text
+            start = text.rfind("\n", 0, self.span.start) + 1
+            indent = text[start : self.span.start]
+            edit = None if indent.strip() else Edit(Span(self.span.source, start, start), f"{indent}}}\n")
+            return (Help("levels stand side by side: is a `}` missing before this one?", edit),)
         return (Help(f"it stands in {listing(self.levels, quote=False)}"),)
 
 

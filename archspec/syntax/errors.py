@@ -54,16 +54,17 @@ class UnexpectedWord(Diagnostic):
     words: tuple[str, ...]
     expected: tuple[str, ...]
     hint: str | None = None
+    edit: Edit | None = None
 
     def message(self) -> str:
         return f"`{self.word}` does not fit here"
 
     def remark(self) -> str:
-        return f"expected {_one_of(self.expected)}"
+        return f"expected {_one_of(self.expected)}" if self.expected else ""
 
     def helps(self) -> tuple[Help, ...]:
         if self.hint is not None:
-            return (Help(self.hint),)
+            return (Help(self.hint, self.edit, safe=True),)
         guess = meant(self.word, self.words)
         if guess is None:
             return ()
@@ -185,6 +186,7 @@ _BRACKETS = "ranges and lists stand without brackets: `layers 1, 21-22 attend`"
 _INSTEAD: dict[str, str] = {
     "=": "a setting is its word and its value: `heads 24 x 128`",
     "//": "comments start with `#`",
+    "\\": "a comma at the end of a line continues the statement: leave this out",
     "/": "comments start with `#`",
     ";": "a statement ends at the end of its line, and settings are separated by `,`",
     "*": "write `x`",
@@ -220,14 +222,24 @@ def _replaced(span: Span) -> Edit | None:
         while text[end : end + 1] in (" ", "\t"):
             end += 1
         return Edit(Span(span.source, start, end), " ")
+    if character == "\\":
+        return Edit(span, "") if _ENDS_LINE.match(text, span.end) else None
     if character in "[]\"'":
         return Edit(span, " " if _is_word(before) and _is_word(behind) else "")
     if character == ";":
-        return Edit(span, "") if _ENDS_LINE.match(text, span.end) else None
+        if _ENDS_LINE.match(text, span.end):
+            return Edit(span, "")
+        line = text.rfind("\n", 0, span.start) + 1
+        indent = _INDENT.match(text, line)
+        end = _INDENT.match(text, span.end)
+        assert indent is not None
+        assert end is not None
+        return Edit(Span(span.source, span.start, end.end()), f"\n{indent[0]}")
     folded = None if character in _INSTEAD else _folded(character)
     return None if folded is None else Edit(span, folded)
 
 
+_INDENT = re.compile(r"[ \t]*")
 _ENDS_LINE = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)")
 
 
@@ -365,7 +377,7 @@ class AfterModel(Diagnostic):
     def helps(self) -> tuple[Help, ...]:
         if self.span.text == "}":
             return (Help("leave it out", Edit(self.span, "")),)
-        return (Help("is this `}` one too many?"),)
+        return (Help("is the `}` before it one too many? then leave that out", Edit(self.closing, "")),)
 
 
 def _one_of(expected: tuple[str, ...]) -> str:

@@ -179,7 +179,10 @@ class MissingOpening(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         if self.follows:
-            return (Help("move the `{` to the end of this line"),)
+            edit = Edit(
+                Span(self.span.source, self.span.start, self.span.source.text.index("{", self.span.end) + 1), " {"
+            )
+            return (Help("move the `{` to the end of this line", edit, safe=True),)
         if self.missing == ("`{`",):
             return (Help("write ` {` on this line", Edit(self.span, " {"), safe=True),)
         return (Help("a model starts with `model NAME {`"),)

@@ -3,15 +3,16 @@
 Contract: `analyse` never raises for any file; `parse_spec` and `plan_spec` raise SpecError with every finding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
+from archspec.checks.deployment import Deployment, check_deployment
 from archspec.diagnostics import Diagnostic, has_errors
-from archspec.files import read_source
+from archspec.files import decoded, read_source
 from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 from archspec.graph.lower import lower
 from archspec.levels_plan import AnyPlan
@@ -19,7 +20,7 @@ from archspec.planner import make_levels_plan, make_plan
 from archspec.render import render_text
 from archspec.source import Source, Span
 from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
-from archspec.spec.elaborate_levels import elaborate_levels, has_levels
+from archspec.spec.elaborate_levels import LevelsElaborated, elaborate_levels, has_levels
 from archspec.spec.errors import InvalidJson, TooManyLayers
 from archspec.spec.format import format_spec
 from archspec.spec.level_errors import OutsideItsLevel
@@ -70,6 +71,27 @@ def analyse(path: str | Path) -> Analysis:
     if Path(path).suffix == ".json":
         return _analyse_json(source)
     return analyse_source(source)
+
+
+def analyse_data(data: bytes, name: str) -> Analysis:
+    """Check `.arch` text that came as bytes from somewhere else than a file."""
+    source, problem = decoded(name, data)
+    return analyse_source(source) if problem is None else Analysis(source, (problem,))
+
+
+def deployed(analysis: Analysis, deployment: Deployment) -> Analysis:
+    """A spec without errors judged for a deployment as well; others stay as they are."""
+    elaborated, graph = analysis.elaborated, analysis.graph
+    if not analysis.ok or elaborated is None or graph is None:
+        return analysis
+    if isinstance(graph, LayerGraph):
+        contexts = [Context(elaborated, graph)]
+    else:
+        assert isinstance(elaborated, LevelsElaborated)
+        graphs = {"blocks": graph.blocks, "tokens": graph.tokens}
+        contexts = [Context(level, graphs[level.level.kind]) for level in elaborated.levels]
+    found = [diagnostic for context in contexts for diagnostic in check_deployment(context, deployment)]
+    return replace(analysis, diagnostics=_sorted([*analysis.diagnostics, *found]))
 
 
 def analyse_text(text: str, name: str = "<text>") -> Analysis:

@@ -43,14 +43,19 @@ def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
         return _unreadable(path, "no permission to read this file")
     except (OSError, ValueError) as error:
         return _unreadable(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    return decoded(str(path), data)
+
+
+def decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
+    """Bytes as the text of a spec, or why they are none."""
     problem = _problem(data)
     if problem is not None:
-        return _unreadable(path, problem)
+        return _unreadable(name, problem)
     try:
-        return Source(str(path), data.decode("utf-8-sig")), None
+        return Source(name, data.decode("utf-8-sig")), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return _unreadable(path, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
+        return _unreadable(name, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
 
 
 def _problem(data: bytes) -> str | None:
@@ -65,8 +70,8 @@ def _problem(data: bytes) -> str | None:
     return None
 
 
-def _unreadable(path: Path, problem: str) -> tuple[Source, Diagnostic]:
-    source = Source(str(path), "")
+def _unreadable(name: Path | str, problem: str) -> tuple[Source, Diagnostic]:
+    source = Source(str(name), "")
     return source, UnreadableFile(span=Span(source, 0, 0), problem=problem)
 
 

@@ -29,25 +29,20 @@ class CliError(Exception):
 
 
 def use_colour(stream: Any) -> bool:
-    """Colour on a terminal unless NO_COLOR is set (no-color.org)."""
-    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+    """Colour on a terminal, or where FORCE_COLOR is set; never where NO_COLOR is (no-color.org, force-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
 def print_diagnostics(diagnostics: Sequence[Diagnostic], stream: Any) -> None:
     """Diagnostics as text, coloured where that is wanted."""
-    from archspec.render import render_text, segments
+    from archspec.render import render_text
 
-    if not diagnostics:
-        return
-    if not use_colour(stream):
-        print(render_text(diagnostics), end="\n\n", file=stream)
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(file=stream, soft_wrap=True, highlight=False)
-    for diagnostic in diagnostics:
-        console.print(Text.assemble(*segments(diagnostic)), end="\n\n")
+    if diagnostics:
+        print(render_text(diagnostics, use_colour(stream)), end="\n\n", file=stream)
 
 
 def analysed(path: Path) -> Analysis:

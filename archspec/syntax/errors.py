@@ -216,12 +216,10 @@ def _replaced(span: Span) -> Edit | None:
     if character in ("//", "*"):
         return Edit(span, "#" if character == "//" else "x")
     if character == "=":
-        start, end = span.start, span.end
+        start = span.start
         while text[start - 1 : start] in (" ", "\t"):
             start -= 1
-        while text[end : end + 1] in (" ", "\t"):
-            end += 1
-        return Edit(Span(span.source, start, end), " ")
+        return Edit(Span(span.source, start, _blanks_end(text, span.end)), " ")
     if character == "\\":
         return Edit(span, "") if _ENDS_LINE.match(text, span.end) else None
     if character in "[]\"'":
@@ -230,17 +228,20 @@ def _replaced(span: Span) -> Edit | None:
         if _ENDS_LINE.match(text, span.end):
             return Edit(span, "")
         line = text.rfind("\n", 0, span.start) + 1
-        indent = _INDENT.match(text, line)
-        end = _INDENT.match(text, span.end)
-        assert indent is not None
-        assert end is not None
-        return Edit(Span(span.source, span.start, end.end()), f"\n{indent[0]}")
+        indent = text[line : _blanks_end(text, line)]
+        end = _blanks_end(text, span.end)
+        return Edit(Span(span.source, span.start, end), f"\n{indent}")
     folded = None if character in _INSTEAD else _folded(character)
     return None if folded is None else Edit(span, folded)
 
 
-_INDENT = re.compile(r"[ \t]*")
 _ENDS_LINE = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)")
+
+
+def _blanks_end(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t"):
+        position += 1
+    return position
 
 
 def _is_word(character: str) -> bool:

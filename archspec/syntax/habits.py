@@ -201,7 +201,9 @@ def _thousands(at: Situation) -> Repair | None:
     """`vocab 32,000`."""
     text = at.source.text
     line = text.rfind("\n", 0, at.span.start) + 1
-    found = next((m for m in _THOUSANDS.finditer(text, line) if m.start() < at.span.start < m.end()), None)
+    near = range(max(line, at.span.start - 24), at.span.start + 24)
+    numbers = _THOUSANDS.finditer(text, near.start, near.stop)
+    found = next((number for number in numbers if number.start() < at.span.start < number.end()), None)
     if at.terminal not in ("INT", "TOTAL") or found is None:
         return None
     span, plain = Span(at.source, found.start(), found.end()), found[1].replace(",", "")
@@ -266,7 +268,7 @@ def _iterate(at: Situation) -> Repair | None:
         return Repair(diagnostic, (("_LAYERS", "layers"), (at.terminal, at.text)))
     if at.accepted not in ({"_FORWARD"}, {"_BACKWARD"}):
         return None
-    found = _PASSES.search(text, line)
+    found = _PASSES.search(text, line, at.span.end + 60)
     if found is not None and found.start() < at.span.start < found.end():
         span, fixed = Span(at.source, found.start(), found.end()), f"{found[2]} forward, {found[1]} backward"
         return Repair(_odd(at, span, ("forward passes first",), f"write `{fixed}`", Edit(span, fixed)))

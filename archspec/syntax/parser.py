@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 import lark.lexer
@@ -139,9 +140,10 @@ def _read_as(
         place for d in (*recovery.found, *found) for place in range(d.span.start, min(d.span.end, d.span.start + 99))
     }
     for character, places in odd.items():
-        kept = [place for place in places if place not in covered and not recovery.was_dropped(place)]
+        free = (place for place in places if place not in covered and not recovery.was_dropped(place))
+        kept = list(islice(free, MAX_PLACES))
         if kept:
-            first, *others = (Span(source, place, place + len(character)) for place in kept[:MAX_PLACES])
+            first, *others = (Span(source, place, place + len(character)) for place in kept)
             found.append(errors.StrayCharacter(span=first, character=character, others=tuple(others)))
     return found
 

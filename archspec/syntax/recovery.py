@@ -13,7 +13,8 @@ from typing import Any
 from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
 from archspec.syntax import errors, missing, scan
-from archspec.syntax.repairs import Feed, Repair, Situation, repair
+from archspec.syntax.repairs import repair
+from archspec.syntax.situation import Feed, Repair, Situation
 from archspec.syntax.words import NOT_YET
 
 MAX_SYNTAX_ERRORS = 100

@@ -248,10 +248,9 @@ def _unexpected(at: Situation) -> Diagnostic:
             hint = f"`{at.text}` is a setting of the whole model: write it in the header, on a line of its own"
             return errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint)
     if at.is_word:
-        hint = _hint_about_a_word(at) or _hint_about_levels(at)
-        return errors.UnexpectedWord(
-            span=at.span, word=at.span.text, words=at.known_words(), expected=at.shown, hint=hint
-        )
+        about = _hint_about_a_word(at) or _hint_about_levels(at)
+        words = at.known_words()
+        return errors.UnexpectedWord(span=at.span, word=at.span.text, words=words, expected=at.shown, hint=about)
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
     return errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=_hint(at))
 

@@ -49,9 +49,13 @@ def slips(text: str) -> Iterator[Slip]:
             yield Slip("list" if as_list else "range", found.start(), found.end(), fixed)
 
 
+_LOOK_BACK = 400
+"""Characters before a slip that are looked at: longer layer lists are not written by hand."""
+
+
 def _is_layer_list(text: str, found: re.Match[str]) -> bool:
     """Whether the numbers on both sides stand in a layer list; `iterate layers 2-8: 7` has its colon rightly."""
-    line = text.rfind("\n", 0, found.start()) + 1
+    line = text.rfind("\n", max(0, found.start() - _LOOK_BACK), found.start()) + 1 or max(0, found.start() - _LOOK_BACK)
     if found["word"] == ":" and "iterate" in text[line : found.start()]:
         return ":" in text[found.end() : clause_end(text, found.end())]
     return _LAYER_LIST.search(text, line, found.start("word")) is not None

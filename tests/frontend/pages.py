@@ -4,8 +4,9 @@ import re
 import textwrap
 from inspect import cleandoc
 
-import archspec.driver  # noqa: F401  (loads every check, and so registers every code)
+from archspec.checks.deployment import Deployment
 from archspec.diagnostics import REGISTRY, Diagnostic
+from archspec.driver import Analysis, deployed  # loads every check, and so registers every code
 
 PARTS = ("What", "Why it is bad", "Example")
 _PART = re.compile(r"^(What|Why it is bad|Example|Mended|Source):", re.MULTILINE)
@@ -28,11 +29,18 @@ def program(kind: type[Diagnostic], part: str) -> str | None:
     text = textwrap.dedent(block).strip("\n")
     if not text:
         return None
-    if text.startswith(("model", "#")):
+    if text.startswith(("model", "# a file")):
         return text + "\n"
     has_levels = re.search(r"^(blocks of|tokens in)", text, re.MULTILINE)
     inside = textwrap.indent(f"{DEFAULTS if has_levels else HEADER}\n{text}\n", "  ")
     return f"model m {{\n{inside}}}\n"
+
+
+def told(analysis: Analysis) -> Analysis:
+    """The analysis with the options of `archspec check` that a comment in the program names."""
+    options = dict(re.findall(r"^\s*# --(tensor-parallel|pipeline-split) (\d+)$", analysis.source.text, re.MULTILINE))
+    split = (int(options["pipeline-split"]),) if "pipeline-split" in options else ()
+    return deployed(analysis, Deployment(int(options.get("tensor-parallel", 1)), split))
 
 
 CODES = sorted(REGISTRY)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from archspec.driver import analyse, analyse_source, analyse_text
-from archspec.fixes import MAX_ROUNDS, apply, apply_safe, fix, safe_edits
+from archspec.driver import analyse, analyse_text
+from archspec.fixes import apply, apply_safe, fix, safe_edits
 from archspec.render import render_text
-from archspec.source import Source
 
 FOLDER = Path(__file__).parent / "errors"
 PROGRAMS = sorted(FOLDER.glob("*.arch"))

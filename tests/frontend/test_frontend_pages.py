@@ -1,7 +1,7 @@
 """Every code has a page with its parts, and the examples on it do what they say."""
 
 import pytest
-from pages import CODES, PARTS, program, sections
+from pages import CODES, PARTS, program, sections, told
 
 from archspec.diagnostics import REGISTRY
 from archspec.driver import analyse_text
@@ -22,13 +22,13 @@ def test_nearly_all_pages_show_a_program():
 
 @pytest.mark.parametrize("code", WITH_PROGRAM)
 def test_example_is_broken_in_this_way_alone(code):
-    found = analyse_text(program(REGISTRY[code], "Example")).diagnostics
+    found = told(analyse_text(program(REGISTRY[code], "Example"))).diagnostics
     assert {diagnostic.code for diagnostic in found} == {code}, render_text(found)
 
 
 @pytest.mark.parametrize("code", WITH_PROGRAM)
 def test_mended_example_is_clean(code):
-    found = analyse_text(program(REGISTRY[code], "Mended")).diagnostics
+    found = told(analyse_text(program(REGISTRY[code], "Mended"))).diagnostics
     assert not found, render_text(found)
 
 

@@ -41,8 +41,6 @@ OTHER_NAMES: dict[str, str] = {
     "intermediate_size": "ffn",
     "qk_norm": "qk-norm",
     "qknorm": "qk-norm",
-    "q-norm": "qk-norm",
-    "k-norm": "qk-norm",
     "tie_word_embeddings": "tied embeddings",
     "tied-embeddings": "tied embeddings",
     "embedding": "embed",
@@ -100,21 +98,7 @@ OTHER_NAMES: dict[str, str] = {
 }
 
 LOOSE_NAMES = frozenset(
-    (
-        "hidden",
-        "intermediate_size",
-        "silu",
-        "gated-silu",
-        "mha",
-        "gqa",
-        "mqa",
-        "cross",
-        "reuse",
-        "share",
-        "retnet",
-        "q-norm",
-        "k-norm",
-    )
+    ("hidden", "intermediate_size", "silu", "gated-silu", "mha", "gqa", "mqa", "cross", "reuse", "share", "retnet")
 )
 """Other names that may stand for something else as well, or for more than the word that is proposed."""
 
@@ -147,6 +131,8 @@ FIELDS = {
     "max_seq_len": "a spec has no longest text: how much is allocated is said when the model runs",
     "block_size": "a spec has no longest text: how much is allocated is said when the model runs",
     "context_length": "a spec has no longest text: how much is allocated is said when the model runs",
+    "q-norm": "`qk-norm` norms queries and keys: of a reader its queries, of a cache its keys",
+    "k-norm": "keys are normed once, where they are made: `qk-norm` of the layer or cache that has them",
     "head_dim": "the size of a head stands behind their number: `heads 8 x 128`",
     "dtype": "a spec has no dtype: it is chosen when the model is built",
     "torch_dtype": "a spec has no dtype: it is chosen when the model is built",

@@ -1,12 +1,16 @@
 """Every code has a page with its parts, and the examples on it do what they say."""
 
+import os
+from pathlib import Path
+
 import pytest
-from pages import CODES, PARTS, program, sections, told
+from pages import CODES, PARTS, catalogue, program, sections, told
 
 from archspec.diagnostics import REGISTRY
 from archspec.driver import analyse_text
 from archspec.render import render_text
 
+DOCS = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 WITH_PROGRAM = [code for code in CODES if "Mended" in sections(REGISTRY[code])]
 
 
@@ -44,3 +48,15 @@ def test_title_is_one_sentence(code):
     title = (REGISTRY[code].__doc__ or "").splitlines()[0]
     assert title.endswith(".")
     assert len(title) <= 90
+
+
+def test_documentation_has_all_pages():
+    """docs/diagnostics.md ends with what the code says. `UPDATE_GOLDENS=1` writes it anew."""
+    text = DOCS.read_text("utf-8")
+    head, mark, written = text.partition("says. -->\n")
+    assert mark
+    if os.environ.get("UPDATE_GOLDENS"):
+        DOCS.write_text(f"{head}{mark}\n{catalogue().rstrip()}\n", "utf-8")
+        written = DOCS.read_text("utf-8").partition(mark)[2]
+    assert written == f"\n{catalogue().rstrip()}\n"
+    assert all(f"### {code}\n" in written for code in CODES)

@@ -79,7 +79,7 @@ class UnknownKind(Diagnostic):
             return (Help(f"write `no {self.setting}`", edit, safe=True),)
         if self.word.lower() in YES and self.setting == "bias":
             edit = Edit(Span(self.span.source, self.span.start - 1, self.span.end), "")
-            return (Help("write `bias` alone for all of them", edit, safe=True),)
+            return (Help("write `bias` alone for all of them", edit),)
         return _guess(self.span, self.word, self.known)
 
     def notes(self) -> tuple[str, ...]:

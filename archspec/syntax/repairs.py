@@ -15,6 +15,7 @@ from archspec.syntax.words import NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, mean
 
 _ITEMS = frozenset({"RANGE", "INT", "LAST", "REST", "OPEN_RANGE"})
 _HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED"})
+_AFTER_CACHE = re.compile(r"cache[ \t]*@[ \t]*\d{1,18}[ \t]*$")
 _TOTAL = re.compile(r"\blayers[ \t]+(\d{1,18})[ \t]*$")
 
 
@@ -285,6 +286,15 @@ def _hint(at: Situation) -> str | None:
         return levels
     if at.accepted >= {"RANGE", "REST"} and at.text in ("(", "."):
         return "ranges and lists stand without brackets or dots: `layers 1, 21-24 attend`"
+    if (
+        at.terminal in ("INT", "OPEN_RANGE")
+        and "_NL" in at.accepted
+        and _AFTER_CACHE.search(at.source.text, 0, at.span.start)
+    ):
+        return "a layer reads one cache; `cache@below` is the nearest that a lower layer has, for each reader"
+    if at.terminal == "INT" and {"NAME", "_COMMA"} <= at.accepted and at.source.text[at.span.start - 1].isspace():
+        before = word_before(at.source.text, at.span.start)
+        return f"a range is written `{before}-{at.text}`, a list `{before}, {at.text}`"
     if at.accepted == {"_WIDTH"}:
         return "write `embed scale sqrt(width)`, or the number itself"
     if at.terminal == "OPEN_RANGE" and word_before(at.source.text, at.span.start) == "window":

@@ -98,7 +98,11 @@ OTHER_NAMES: dict[str, str] = {
 }
 
 LOOSE_NAMES = frozenset(
-    ("hidden", "intermediate_size", "silu", "gated-silu", "mha", "gqa", "mqa", "cross", "reuse", "share", "retnet")
+    (
+        *("hidden", "intermediate_size", "silu", "gated-silu", "exit"),
+        *("mha", "gqa", "mqa", "sliding-attention", "sliding-window-attention", "local-attention", "dense"),
+        *("cross", "reuse", "share", "retnet"),
+    )
 )
 """Other names that may stand for something else as well, or for more than the word that is proposed."""
 

@@ -66,7 +66,6 @@ MENDED_WHOLLY = [
     "syntax_semicolons",
     "syntax_slashes",
     "syntax_thousands",
-    "syntax_true",
     "window_none",
 ]
 

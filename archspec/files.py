@@ -1,5 +1,8 @@
-"""Reading a file that may be anything."""
+"""Reading a file that may be anything, and writing one whole or not at all."""
 
+import os
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,21 +35,30 @@ def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        return _unreadable(path, "a folder, not a spec")
+        return _unreadable(str(path), "a folder, not a spec")
     except FileNotFoundError:
-        return _unreadable(path, "no such file")
+        return _unreadable(str(path), "no such file")
     except PermissionError:
-        return _unreadable(path, "no permission to read this file")
+        return _unreadable(str(path), "no permission to read this file")
     except (OSError, ValueError) as error:
-        return _unreadable(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        return _unreadable(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    return _decoded(str(path), data)
+
+
+def read_stdin() -> tuple[Source, Diagnostic | None]:
+    """The same for standard input."""
+    return _decoded("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+
+
+def _decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
     problem = _problem(data)
     if problem is not None:
-        return _unreadable(path, problem)
+        return _unreadable(name, problem)
     try:
-        return Source(str(path), data.decode("utf-8-sig")), None
+        return Source(name, data.decode("utf-8-sig")), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return _unreadable(path, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
+        return _unreadable(name, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
 
 
 def _problem(data: bytes) -> str | None:
@@ -61,6 +73,19 @@ def _problem(data: bytes) -> str | None:
     return None
 
 
-def _unreadable(path: Path, problem: str) -> tuple[Source, Diagnostic]:
-    source = Source(str(path), "")
+def _unreadable(name: str, problem: str) -> tuple[Source, Diagnostic]:
+    source = Source(name, "")
     return source, UnreadableFile(span=Span(source, 0, 0), problem=problem)
+
+
+def write_text(path: Path, text: str, mark: bytes = b"") -> None:
+    """Replace a file: write beside it, then rename. Its mode stays; a link stays a link. Raises OSError."""
+    target = path.resolve()
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(mark + text.encode())
+        os.chmod(temporary, target.stat().st_mode & 0o7777)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

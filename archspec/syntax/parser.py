@@ -18,6 +18,7 @@ from lark.tree import Meta
 from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
 from archspec.syntax import errors, tree
+from archspec.syntax.lexemes import Lexeme
 from archspec.syntax.recovery import Recovery
 from archspec.syntax.scan import read_through
 
@@ -115,6 +116,25 @@ def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
     if model is None and not recovery.found:
         recovery.found.append(errors.NoModel(span=Span(source, 0, 0)))
     return model, recovery.found + _look_alikes(source, odd, recovery)
+
+
+def lexemes(text: str) -> list[Lexeme]:
+    """The tokens of a text without syntax errors; blanks, line ends and comments lie between them."""
+    parser: Any = _lark().parse_interactive(text)
+    found: list[Lexeme] = []
+    ends_line = False
+    for token in parser.lexer_thread.lex(parser.parser_state):
+        parser.feed_token(token)
+        if token.type == "_NL":
+            ends_line = True
+            continue
+        found.append(
+            Lexeme(
+                token.type, str(token), token.start_pos or 0, token.end_pos or 0, ends_line, "_NL" in parser.choices()
+            )
+        )
+        ends_line = False
+    return found
 
 
 def _look_alikes(source: Source, odd: Mapping[str, list[int]], recovery: Recovery) -> list[Diagnostic]:

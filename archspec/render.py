@@ -39,10 +39,16 @@ def segments(diagnostic: Diagnostic) -> Segments:
         out += _snippet(diagnostic, gutter, style)
     for help_ in helps:
         out += _help(help_, gutter)
-    for note in diagnostic.notes():
+    for note in _notes(diagnostic):
         out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": {note}", "")]
     out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": `archspec explain {diagnostic.code}`", "")]
     return out
+
+
+def _notes(diagnostic: Diagnostic) -> tuple[str, ...]:
+    """Its own, and where to look if the text that it points into is not what the user wrote."""
+    origin = diagnostic.span.source.origin
+    return diagnostic.notes() if origin is None else (*diagnostic.notes(), origin(diagnostic.span))
 
 
 def _shown_lines(diagnostic: Diagnostic) -> list[int]:
@@ -131,7 +137,7 @@ def to_json(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
             "remark": diagnostic.remark(),
             "labels": [{"span": _span_json(label.span), "text": label.text} for label in diagnostic.labels()],
             "helps": [_help_json(help_) for help_ in diagnostic.helps()],
-            "notes": list(diagnostic.notes()),
+            "notes": list(_notes(diagnostic)),
         }
         for diagnostic in diagnostics
     ]

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, explain, fmt, generate, import_, memory, schema, show
+from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, memory, schema, show
 from archspec.cli.common import CliError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("check")(check.check)
 app.command("fmt")(fmt.fmt)
 app.command("show")(show.show)
+app.command("diff")(diff.diff)
 app.command("schema")(schema.schema)
 app.command("memory")(memory.memory)
 app.command("compile")(compile_.compile_)

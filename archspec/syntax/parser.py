@@ -7,6 +7,7 @@ Contract: `parse_text` never raises for any text. The only module that knows lar
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -121,19 +122,17 @@ def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
 def lexemes(text: str) -> list[Lexeme]:
     """The tokens of a text without syntax errors; blanks, line ends and comments lie between them."""
     parser: Any = _lark().parse_interactive(text)
+    state = parser.parser_state
+    state.parse_conf = copy(state.parse_conf)
+    state.parse_conf.callbacks = {}  # no tree is built
     found: list[Lexeme] = []
-    ends_line = False
-    for token in parser.lexer_thread.lex(parser.parser_state):
-        parser.feed_token(token)
-        if token.type == "_NL":
-            ends_line = True
-            continue
-        found.append(
-            Lexeme(
-                token.type, str(token), token.start_pos or 0, token.end_pos or 0, ends_line, "_NL" in parser.choices()
-            )
-        )
-        ends_line = False
+    after_line_end = False
+    for token in parser.lexer_thread.lex(state):
+        state.feed_token(token)
+        if token.type != "_NL":
+            may_end_line = "_NL" in parser.choices()
+            found.append(Lexeme(token.type, str(token), token.start_pos, token.end_pos, after_line_end, may_end_line))
+        after_line_end = token.type == "_NL"
     return found
 
 

@@ -143,7 +143,7 @@ def _header(spec: ModelSpec, embedding: object) -> dict[str, object]:
     return {"layers": spec.num_layers, "width": spec.hidden_size, **made, **_settings(spec.defaults)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(specs() | iterated_specs() | level_specs())
 def test_every_spec_can_be_built(spec: ModelSpec) -> None:
     softcap = {} if spec.final_softcap is None else {"final_softcap": spec.final_softcap}

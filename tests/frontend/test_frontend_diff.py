@@ -98,7 +98,7 @@ def _merged(spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update={"statements": (*joined.values(), *others)})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(specs() | iterated_specs(), st.data())
 def test_other_spellings_are_no_difference(spec: ModelSpec, data: st.DataObject) -> None:
     merged = _merged(spec)
@@ -169,7 +169,7 @@ def pairs(draw: st.DrawFn) -> tuple[ModelSpec, ModelSpec]:
             return spec, spec.model_copy(update=draw(st.sampled_from([*values, *embedding])))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pairs())
 def test_a_difference_is_found_exactly_where_plans_differ(pair) -> None:
     """Facts against the whole plan: nothing that decides what is computed is passed over, and nothing else counts."""

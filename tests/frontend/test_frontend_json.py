@@ -92,7 +92,7 @@ def mutated(draw: st.DrawFn) -> Any:
     return data
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(mutated())
 def test_schema_and_pydantic_agree_on_mutated_specs(data) -> None:
     try:
@@ -103,7 +103,7 @@ def test_schema_and_pydantic_agree_on_mutated_specs(data) -> None:
     assert VALIDATOR.is_valid(data) == accepted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(mutated(), st.sampled_from([None, 1]))
 def test_findings_of_mutated_specs_are_located(tmp_path_factory, data, indent) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.json"

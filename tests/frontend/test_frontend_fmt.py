@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import specs as any_specs
 
+from archspec import fmt
 from archspec.driver import analyse_text
 from archspec.fmt import WIDTH, format_source
 from archspec.source import Source
@@ -210,3 +211,28 @@ def _comments_by_token(text: str) -> list[list[str]]:
     tokens = lexemes(text)
     ends, starts = [0, *(token.end for token in tokens)], [*(token.start for token in tokens), len(text)]
     return [comments(text[end:start]) for end, start in zip(ends, starts, strict=True)]
+
+
+def test_what_the_grammar_does_not_have_yet_needs_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several items in a file, strings, arithmetic: layout follows from kinds of tokens alone."""
+    text = 'use "a  b.arch" # from\nlet W=2*( a+1 )\n# about d\ndefine d{ window W }\nmodel b extends a{layers 1 attend}\n# end'
+
+    def loose(text: str) -> list[fmt.Lexeme]:
+        found, end = [], 0
+        for token in re.finditer(r'"[^"]*"|[\w-]+|[{}()=*+,]|#[^\n]*', text):
+            if not token[0].startswith("#"):
+                line_end = "\n" in text[end : token.start()]
+                found.append(fmt.Lexeme("ANY", token[0], *token.span(), line_end, False))
+                end = token.end()
+        return found
+
+    monkeypatch.setattr(fmt, "lexemes", loose)
+    monkeypatch.setattr(fmt, "parse_text", lambda source: (None, []))
+    expected = (
+        'use "a  b.arch"                                  # from\n'
+        "let W = 2 * (a + 1)\n\n"
+        "# about d\ndefine d {\n  window W\n}\n\n"
+        "model b extends a {\n  layers 1 attend\n}\n# end\n"
+    )
+    assert formatted(text) == expected
+    assert formatted(expected) == expected

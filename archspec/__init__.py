@@ -4,7 +4,7 @@ Importing it does not import torch; `compile` and `load` do when they are called
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from archspec.diagnostics import Diagnostic
 from archspec.driver import SpecError, check, parse, parse_spec_text, plan
@@ -15,9 +15,11 @@ from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    from archspec.builder import Builder
     from archspec.runtime.build import AnyModel
 
 __all__ = [
+    "Builder",
     "Diagnostic",
     "LevelsPlan",
     "LevelsSpec",
@@ -32,6 +34,15 @@ __all__ = [
     "parse_spec_text",
     "plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`archspec.Builder`, imported when it is first asked for."""
+    if name == "Builder":
+        from archspec.builder import Builder
+
+        return Builder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def compile(

@@ -94,6 +94,11 @@ class Diagnostic:
         """Facts that help to understand."""
         return ()
 
+    def all_notes(self) -> tuple[str, ...]:
+        """Its notes, and where to look if the text that it points into is not what the user wrote."""
+        origin = self.span.source.origin
+        return self.notes() if origin is None else (*self.notes(), origin(self.span))
+
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
         return (self.span.source.name, self.span.start, self.span.end, self.code)

@@ -6,26 +6,25 @@ Contract: `analyse` never raises for any file; `parse_spec` and `plan_spec` rais
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
 from archspec.checks.deployment import Deployment, check_deployment
 from archspec.diagnostics import Diagnostic, has_errors
-from archspec.files import decoded, read_source
+from archspec.files import read_source, read_stdin
 from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 from archspec.graph.lower import lower
 from archspec.levels_plan import AnyPlan
 from archspec.planner import make_levels_plan, make_plan
 from archspec.render import render_text
-from archspec.source import Source, Span
+from archspec.source import Source
 from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
 from archspec.spec.elaborate_levels import LevelsElaborated, elaborate_levels, has_levels
-from archspec.spec.errors import InvalidJson, TooManyLayers
+from archspec.spec.errors import TooManyLayers
 from archspec.spec.format import format_spec
 from archspec.spec.level_errors import OutsideItsLevel
-from archspec.spec.levels import LevelsSpec, spec_from_json
+from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import ModelSpec
+from archspec.spec.read_json import as_text, read_json
 from archspec.syntax.errors import UnclosedBrace
 from archspec.syntax.parser import parse_text
 from archspec.syntax.tree import Model
@@ -73,9 +72,9 @@ def analyse(path: str | Path) -> Analysis:
     return analyse_source(source)
 
 
-def analyse_data(data: bytes, name: str) -> Analysis:
-    """Check `.arch` text that came as bytes from somewhere else than a file."""
-    source, problem = decoded(name, data)
+def analyse_stdin() -> Analysis:
+    """Check `.arch` text from standard input."""
+    source, problem = read_stdin()
     return analyse_source(source) if problem is None else Analysis(source, (problem,))
 
 
@@ -141,26 +140,11 @@ def _too_many(elaborated: Elaborated) -> Diagnostic:
 
 
 def _analyse_json(source: Source) -> Analysis:
-    try:
-        spec = spec_from_json(source.text)
-    except ValidationError as error:
-        found = [
-            InvalidJson(
-                span=_json_place(source, problem["loc"]),
-                place=".".join(map(str, problem["loc"])) or "the file",
-                problem=problem["msg"],
-            )
-            for problem in error.errors()
-        ]
-        return Analysis(source, tuple(found))
-    return analyse_text(format_spec(spec), source.name)
-
-
-def _json_place(source: Source, keys: tuple[int | str, ...]) -> Span:
-    """The last key of a path, if it stands in the text once; else the start of the file."""
-    key = next((f'"{key}"' for key in reversed(keys) if isinstance(key, str)), "")
-    start = source.text.find(key) if source.text.count(key) == 1 else 0
-    return Span(source, start, start + len(key) if start else 0)
+    """Findings point into the text form, and say where in the JSON text that is."""
+    spec, found = read_json(source)
+    if spec is None:
+        return Analysis(source, _sorted(found))
+    return analyse_source(as_text(source, spec))
 
 
 def _sorted(found: list[Diagnostic]) -> tuple[Diagnostic, ...]:

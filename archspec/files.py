@@ -1,6 +1,7 @@
 """Reading a file that may be anything, and writing one whole or not at all."""
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,22 @@ def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        return _unreadable(path, "a folder, not a spec")
+        return _unreadable(str(path), "a folder, not a spec")
     except FileNotFoundError:
-        return _unreadable(path, "no such file")
+        return _unreadable(str(path), "no such file")
     except PermissionError:
-        return _unreadable(path, "no permission to read this file")
+        return _unreadable(str(path), "no permission to read this file")
     except (OSError, ValueError) as error:
-        return _unreadable(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    return decoded(str(path), data)
+        return _unreadable(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    return _decoded(str(path), data)
 
 
-def decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
+def read_stdin() -> tuple[Source, Diagnostic | None]:
+    """The same for standard input."""
+    return _decoded("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+
+
+def _decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
     """Bytes as the text of a spec, or why they are none."""
     problem = _problem(data)
     if problem is not None:
@@ -70,8 +76,8 @@ def _problem(data: bytes) -> str | None:
     return None
 
 
-def _unreadable(name: Path | str, problem: str) -> tuple[Source, Diagnostic]:
-    source = Source(str(name), "")
+def _unreadable(name: str, problem: str) -> tuple[Source, Diagnostic]:
+    source = Source(name, "")
     return source, UnreadableFile(span=Span(source, 0, 0), problem=problem)
 
 

@@ -1,6 +1,7 @@
 """Source texts and places in them."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,6 +12,8 @@ class Source:
 
     name: str
     text: str = field(repr=False)
+    origin: "Callable[[Span], str] | None" = field(default=None, repr=False)
+    """Of a text that was made from another: what to say of a place in it."""
 
     @cached_property
     def _line_starts(self) -> list[int]:

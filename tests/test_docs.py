@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from archspec.cli.tables import cache_table
-from archspec.driver import analyse_text
+from archspec.diff import diff_plans
+from archspec.driver import analyse, analyse_text
+from archspec.fmt import format_source
 from archspec.render import render_text
+from archspec.source import Source
 from archspec.testing.expectations import check_expectation, expectations
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +74,18 @@ def test_readme_shows_the_real_finding_and_table() -> None:
     assert shown == [tuple(row) for row in rows]
 
 
+def test_language_page_shows_the_real_layout_and_diff() -> None:
+    texts = [block.text for block in blocks("text") if block.page.name == "language.md"]
+    messy = next(text for text in texts if "×" in text)
+    formatted = format_source(Source("m.arch", messy)).text
+    assert formatted in [block.text for block in blocks("arch")]
+    table = next(text for text in texts if " what " in text)
+    names = ("yoco_3b", "yoco_3b_window")
+    plans = [analyse(ROOT / "specs" / "yoco" / f"{name}.arch").plan() for name in names]
+    shown = [tuple(re.split(r"\s{2,}", line.strip())) for line in table.splitlines()[2:]]
+    assert shown == [(each.place, each.what, each.a or "-", each.b or "-") for each in diff_plans(*plans).changes]
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     (tmp_path / "specs").symlink_to(ROOT / "specs")
     text = next(b.text for b in blocks("sh") if b.page.name == "README.md" and "archspec check" in b.text)
@@ -82,5 +97,6 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             continue
         program = [sys.executable, "-m", "archspec.cli.main", *command[1:]]
         done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        expected = 1 if command[1] == "diff" else 0  # as of `diff`: the two differ
+        assert done.returncode == expected, f"{line}\n{done.stderr}"
         assert done.stdout

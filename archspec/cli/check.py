@@ -76,9 +76,9 @@ def _expanded(files: Sequence[Path]) -> list[Path]:
 
 
 def _analysed(path: Path, deployment: "Deployment") -> "Analysis":
-    from archspec.driver import analyse, analyse_data, deployed
+    from archspec.driver import analyse, analyse_stdin, deployed
 
-    analysis = analyse_data(sys.stdin.buffer.read(), "<stdin>") if path == STDIN else analyse(path)
+    analysis = analyse_stdin() if path == STDIN else analyse(path)
     if deployment.pipeline_split and analysis.graph is not None:
         total = getattr(analysis.graph, "num_layers", None)
         if total is None:

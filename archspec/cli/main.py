@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, explain, generate, import_, memory, show
+from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, memory, schema, show
 from archspec.cli.common import CliError
 
 app = typer.Typer(
@@ -17,7 +17,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("check")(check.check)
+app.command("fmt")(fmt.fmt)
 app.command("show")(show.show)
+app.command("diff")(diff.diff)
+app.command("schema")(schema.schema)
 app.command("memory")(memory.memory)
 app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)

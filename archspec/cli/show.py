@@ -20,10 +20,14 @@ class Format(StrEnum):
 
 def show(
     file: Annotated[Path, typer.Argument(help="A spec.", metavar="FILE")],
-    emit: Annotated[Emit, typer.Option(help="Which intermediate form.")] = Emit.plan,
+    emit: Annotated[
+        Emit | None, typer.Option(help="Which form; the plan as text and the spec as JSON if nothing is said.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="Text for people, JSON for programs.")] = Format.text,
 ) -> None:
     """Print a spec as the compiler sees it: canonical text, layer graph or plan. Works without torch.
+
+    `--format json` alone prints the spec's JSON form, which every command takes in place of text (`archspec schema`).
 
     Example: archspec show specs/yoco/yoco_3b_window.arch --emit plan
     """
@@ -39,12 +43,9 @@ def show(
     assert analysis.graph is not None
     spec, graph = analysis.elaborated.spec, analysis.graph
     as_json = format is Format.json
-    match emit:
+    match emit or (Emit.spec if as_json else Emit.plan):
         case Emit.spec:
-            print(
-                spec.model_dump_json(indent=2, exclude_defaults=False) if as_json else format_spec(spec),
-                end="",
-            )
+            print(f"{spec.model_dump_json(indent=2)}\n" if as_json else format_spec(spec), end="")
         case Emit.graph:
             print(json.dumps(graph_json(graph), indent=2) if as_json else graph_text(graph))
         case Emit.plan:

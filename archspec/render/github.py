@@ -30,7 +30,7 @@ def _command(diagnostic: Diagnostic) -> str:
 def _message(diagnostic: Diagnostic) -> str:
     """The log has one line for it: what is wrong, then the ways out."""
     lines = [diagnostic.message(), *(f"help: {help_.text}" for help_ in diagnostic.helps())]
-    return "\n".join([*lines, *(f"note: {note}" for note in diagnostic.notes())])
+    return "\n".join([*lines, *(f"note: {note}" for note in diagnostic.all_notes())])
 
 
 def _escaped(text: str, more: str = "") -> str:

@@ -21,7 +21,7 @@ def to_json(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
             "remark": diagnostic.remark(),
             "labels": [{"span": _span_json(label.span), "text": label.text} for label in diagnostic.labels()],
             "helps": [_help_json(help_) for help_ in diagnostic.helps()],
-            "notes": list(diagnostic.notes()),
+            "notes": list(diagnostic.all_notes()),
             "page": f"{PAGES}#{diagnostic.code.lower()}",
         }
         for diagnostic in diagnostics

@@ -46,7 +46,7 @@ def _rule(code: str) -> dict[str, Any]:
 
 def _result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
     lines = [diagnostic.message(), *(f"help: {help_.text}" for help_ in diagnostic.helps())]
-    lines += [f"note: {note}" for note in diagnostic.notes()]
+    lines += [f"note: {note}" for note in diagnostic.all_notes()]
     labels = [
         {"id": number, **_location(label.span, label.text)} for number, label in enumerate(diagnostic.labels(), start=1)
     ]

@@ -48,7 +48,7 @@ def segments(diagnostic: Diagnostic) -> Segments:
         out += _snippet(diagnostic, gutter, style)
     for help_ in helps:
         out += _help(help_, gutter)
-    for note in diagnostic.notes():
+    for note in diagnostic.all_notes():
         out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": {note}", "")]
     out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": `archspec explain {diagnostic.code}`", "")]
     return out

@@ -332,4 +332,4 @@ class InvalidJson(Diagnostic):
     problem: str
 
     def message(self) -> str:
-        return f"{self.place}: {self.problem[0].lower()}{self.problem[1:]}"
+        return f"`{self.place}` {self.problem}" if self.place else self.problem

@@ -51,7 +51,7 @@ def fold_layers(layers: Sequence[LayerDescription]) -> Folded:
         own = _without(layer.settings, defaults)
         groups.setdefault((layer.mixer, layer.source, own), []).append(number)
     statements = [
-        LayersStatement(ranges=tuple(_ranges(numbers)), mixer=mixer, source=source, settings=own)
+        LayersStatement(ranges=tuple(folded_ranges(numbers)), mixer=mixer, source=source, settings=own)
         for (mixer, source, own), numbers in groups.items()
     ]
     return Folded(defaults, _with_rest(statements))
@@ -75,7 +75,7 @@ def _without(settings: Settings, defaults: Settings) -> Settings:
     )
 
 
-def _ranges(numbers: Sequence[int]) -> Iterator[LayerRange]:
+def folded_ranges(numbers: Sequence[int]) -> Iterator[LayerRange]:
     """Ascending numbers as runs, steps and single layers: 1, 3, 5, 8, 9 -> `1-5 step 2, 8-9`."""
     start = 0
     while start < len(numbers):

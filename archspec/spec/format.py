@@ -1,10 +1,19 @@
 """Spec -> text in canonical form. `parse(format_spec(spec)) == spec` for every spec that text can express."""
 
+import re
+from collections.abc import Iterator
+
 from archspec.spec import model
 from archspec.spec.levels import BlockLevel, LevelsSpec, TokenLevel
 
-_INDENT = "  "
-_LINE = 100
+INDENT = 2
+HANGING = 2 * INDENT
+"""Indent of a statement's further lines, on top of its own."""
+WIDTH = 100
+"""Columns of a line, its comment aside."""
+
+_BREAK = re.compile(r"(?<=,) (?![^(]*\))")
+"""Where a statement may be broken: behind a comma that is not in parentheses."""
 
 
 def format_spec(spec: model.ModelSpec, comment: str = "") -> str:
@@ -12,8 +21,8 @@ def format_spec(spec: model.ModelSpec, comment: str = "") -> str:
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     lines.append(f"model {spec.name} {{")
     body = _levels(spec) if isinstance(spec, LevelsSpec) else _stack(spec)
-    lines += [_INDENT + line if line else "" for line in body]
-    return "\n".join([*lines, "}", ""])
+    lines += _inside(body)
+    return "\n".join([*(part for line in lines for part in _wrapped(line)), "}", ""])
 
 
 def _stack(spec: model.ModelSpec) -> list[str]:
@@ -41,10 +50,10 @@ def _levels(spec: LevelsSpec) -> list[str]:
         *_filled(header),
         "",
         f"blocks of {blocks.length} tokens {{",
-        *_inside([*_filled(block_parts), *map(_statement, blocks.statements), f"emit {blocks.emit}"]),
+        *_inside([*_filled(block_parts, 2), *map(_statement, blocks.statements), f"emit {blocks.emit}"]),
         "}",
         "tokens in block {",
-        *_inside([*_filled(token_parts), take, *map(_statement, tokens.statements)]),
+        *_inside([*_filled(token_parts, 2), take, *map(_statement, tokens.statements)]),
         "}",
     ]
 
@@ -54,22 +63,40 @@ def _sizes(level: BlockLevel | TokenLevel) -> list[str]:
 
 
 def _inside(lines: list[str]) -> list[str]:
-    return [_INDENT + line for line in lines]
+    return [" " * INDENT + line if line else "" for line in lines]
+
+
+def _wrapped(line: str) -> Iterator[str]:
+    """A long statement on several lines, as the formatter writes it."""
+    words = line.lstrip()
+    indent = len(line) - len(words)
+    if len(line) <= WIDTH or words.startswith(("#", "iterate")):
+        yield line
+        return
+    first, *parts = _BREAK.split(words)
+    line = " " * indent + first
+    for part in parts:
+        if len(line) + 1 + len(part) > WIDTH:
+            yield line
+            line = " " * (indent + HANGING) + part
+        else:
+            line += f" {part}"
+    yield line
 
 
 def _scale(scale: float | str) -> list[str]:
-    return [] if scale == 1.0 else [f"embed scale {scale if isinstance(scale, str) else _number(scale)}"]
+    return [] if scale == 1.0 else [f"embed scale {scale if isinstance(scale, str) else number_text(scale)}"]
 
 
 def _final_softcap(spec: model.ModelSpec) -> list[str]:
-    return [] if spec.final_softcap is None else [f"final softcap {_number(spec.final_softcap)}"]
+    return [] if spec.final_softcap is None else [f"final softcap {number_text(spec.final_softcap)}"]
 
 
-def _filled(parts: list[str]) -> list[str]:
-    """Settings, as many on a line as fit."""
+def _filled(parts: list[str], depth: int = 1) -> list[str]:
+    """Settings, as many on a line as fit at a depth of braces."""
     lines = [parts[0]]
     for part in parts[1:]:
-        if len(lines[-1]) + len(part) + 2 <= _LINE:
+        if len(lines[-1]) + len(part) + 2 <= WIDTH - depth * INDENT:
             lines[-1] += f", {part}"
         else:
             lines.append(part)
@@ -82,7 +109,7 @@ def _statement(statement: model.Statement) -> str:
             mixer = f"{statement.mixer} to {statement.source}" if statement.source else statement.mixer
             return ", ".join([f"{layers_text(statement)} {mixer}", *settings_text(statement.settings)])
         case model.CacheStatement():
-            return f"{cache_text(statement)}: {', '.join(settings_text(statement.settings))}"
+            return f"{cache_text(statement)}: {', '.join(settings_text(statement.settings))}".rstrip()
         case model.IterateStatement():
             layers = model.LayerRange(first=statement.first, last=statement.last)
             return f"iterate layers {layers}: {statement.forward} forward, {statement.backward} backward"
@@ -114,7 +141,7 @@ def settings_text(settings: model.Settings) -> list[str]:
         ("residual", lambda value: f"residual {value}"),
         ("placement", lambda value: f"{value} norms"),
         ("attention_scale", _attention_scale),
-        ("attention_softcap", lambda value: f"attention softcap {_number(value)}" if value else "no softcap"),
+        ("attention_softcap", lambda value: f"attention softcap {number_text(value)}" if value else "no softcap"),
         ("diagonal", lambda value: "no diagonal"),
     )
     return [make(value) for key, make in makers if (value := getattr(settings, key)) is not None]
@@ -124,7 +151,7 @@ def rope_text(rope: model.Rope) -> str:
     """`rope interleaved(10000) on 25%`."""
     if rope.kind == "none":
         return "no rope"
-    theta = _number(rope.theta)
+    theta = number_text(rope.theta)
     text = f"rope {theta}" if rope.kind == "half" else f"rope {rope.kind}({theta})"
     return text if rope.percent == 100 else f"{text} on {rope.percent}%"
 
@@ -142,7 +169,9 @@ def _window(window: model.Window) -> str:
 def _attention_scale(scale: float) -> str:
     """As `rsqrt(n)` where that reads back as the same number."""
     count = round(scale**-2)
-    return f"attention scale rsqrt({count})" if count and count**-0.5 == scale else f"attention scale {_number(scale)}"
+    return (
+        f"attention scale rsqrt({count})" if count and count**-0.5 == scale else f"attention scale {number_text(scale)}"
+    )
 
 
 def _norm(word: str, norm: model.Norm) -> str:
@@ -150,7 +179,7 @@ def _norm(word: str, norm: model.Norm) -> str:
         return f"no {word}"
     if norm.eps is None:
         return word if (word, norm.kind) == ("qk-norm", "rms") else f"{word} {norm.kind}"
-    return f"{word} {norm.kind}({_number(norm.eps)}{', 1+w' if norm.plus_one else ''})"
+    return f"{word} {norm.kind}({number_text(norm.eps)}{', 1+w' if norm.plus_one else ''})"
 
 
 def _bias(targets: tuple[model.BiasTarget, ...]) -> str:
@@ -159,7 +188,7 @@ def _bias(targets: tuple[model.BiasTarget, ...]) -> str:
     return "bias" if len(targets) == 3 else f"bias {' '.join(targets)}"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """The shortest text that reads back as the same number, in the grammar's forms."""
     if value == int(value) and value < 1e15:
         return str(int(value))

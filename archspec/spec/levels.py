@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import from_json
 
-from archspec.spec.model import CacheName, Count, Embedding, ModelSpec, Node, Settings, Statement
+from archspec.spec.model import CacheName, Count, Embedding, ModelSpec, Node, Positive, Settings, Statement
 
 Merge = Literal["concat", "sum"]
 TakeKind = Literal["prefix", "summation"]
@@ -46,7 +46,7 @@ class BlockLevel(Node):
     hidden_size: Count
     lookup: Lookup
     emit: CacheName
-    embed_scale: float | Literal["sqrt(width)"] = 1.0
+    embed_scale: Positive | Literal["sqrt(width)"] = 1.0
     defaults: Settings = Settings()
     statements: tuple[Statement, ...] = ()
 

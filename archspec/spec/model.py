@@ -173,7 +173,7 @@ Statement = Annotated[
 class Embedding(Node):
     """`embed scale sqrt(width)`, `embed scale 0.5`, `tied embeddings` (the output matrix is the input matrix)."""
 
-    scale: float | Literal["sqrt(width)"] = 1.0
+    scale: Positive | Literal["sqrt(width)"] = 1.0
     tied: bool = False
 
 

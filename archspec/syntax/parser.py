@@ -7,6 +7,7 @@ Contract: `parse_text` never raises for any text. The only module that knows lar
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from importlib.resources import files
 from itertools import islice
@@ -19,6 +20,7 @@ from lark.tree import Meta
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Source, Span
 from archspec.syntax import errors, missing, scan, tree
+from archspec.syntax.lexemes import Lexeme
 from archspec.syntax.recovery import Recovery
 
 
@@ -118,6 +120,23 @@ def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
     if model is None and not recovery.found:
         recovery.found.append(errors.NoModel(span=Span(source, 0, 0)))
     return model, recovery.found + _read_as(source, slips, odd, recovery)
+
+
+def lexemes(text: str) -> list[Lexeme]:
+    """The tokens of a text without syntax errors; blanks, line ends and comments lie between them."""
+    parser: Any = _lark().parse_interactive(text)
+    state = parser.parser_state
+    state.parse_conf = copy(state.parse_conf)
+    state.parse_conf.callbacks = {}  # no tree is built
+    found: list[Lexeme] = []
+    after_line_end = False
+    for token in parser.lexer_thread.lex(state):
+        state.feed_token(token)
+        if token.type != "_NL":
+            may_end_line = "_NL" in parser.choices()
+            found.append(Lexeme(token.type, str(token), token.start_pos, token.end_pos, after_line_end, may_end_line))
+        after_line_end = token.type == "_NL"
+    return found
 
 
 MAX_PLACES = 10_000

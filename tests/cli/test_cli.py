@@ -35,6 +35,10 @@ TORCH = ("torch", "safetensors", "numpy")
         ("show", NANO, "--emit", "spec"),
         ("show", NANO, "--emit", "graph"),
         ("show", NANO, "--emit", "plan", "--format", "json"),
+        ("show", NANO, "--format", "json"),
+        ("fmt", "--check", NANO),
+        ("diff", NANO, NANO),
+        ("schema",),
         ("memory", NANO),
         ("explain", "E0204"),
         ("explain",),
@@ -46,11 +50,21 @@ def test_works_without_torch(args: tuple[object, ...]) -> None:
     assert done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "show", "memory", "compile", "import", "generate", "explain"])
+@pytest.mark.parametrize(
+    "command", ["check", "fmt", "show", "diff", "schema", "memory", "compile", "import", "generate", "explain"]
+)
 def test_help_shows_an_example(command: str) -> None:
     done = run(command, "--help", blocked=TORCH)
     assert done.returncode == 0
     assert f"Example: archspec {command}" in done.stdout
+
+
+def test_show_as_json_is_a_spec_that_every_command_takes(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_text(run("show", NANO, "--format", "json").stdout)
+    assert run("check", copy).returncode == 0
+    assert run("diff", NANO, copy).returncode == 0
+    assert run("show", copy, "--emit", "plan").stdout == run("show", NANO).stdout
 
 
 def test_check_exit_codes(tmp_path: Path) -> None:

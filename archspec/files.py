@@ -1,8 +1,9 @@
-"""Reading a file that may be anything, and writing one whole or not at all."""
+"""Reading a file that may be anything, and writing files whole or not at all."""
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,3 +93,27 @@ def write_text(path: Path, text: str, mark: bytes = b"") -> None:
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+    """Let each writer fill a temporary file beside its target, then rename all of them."""
+    written: dict[Path, Path] = {}
+    try:
+        for name, write in writers.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+            os.close(handle)
+            written[folder / name] = Path(temporary)
+            write(Path(temporary))
+        for target, path in written.items():
+            path.chmod(0o666 & ~_umask())
+            os.replace(path, target)
+    finally:
+        for path in written.values():
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask, which mkstemp's private mode would otherwise hide."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

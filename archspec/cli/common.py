@@ -62,6 +62,20 @@ def counts(text: str, option: str) -> tuple[int, ...]:
         raise typer.BadParameter(str(error), param_hint=option) from error
 
 
+def available_memory() -> int | None:
+    """Bytes that can be allocated here without swapping, if the system says (Linux)."""
+    found = []
+    try:
+        meminfo = Path("/proc/meminfo").read_text()
+        found += [int(line.split()[1]) << 10 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        found += [max(int(limit) - used, 0)] if limit.isdecimal() else []
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(found, default=None)
+
+
 @contextmanager
 def torch_needed() -> Iterator[None]:
     """Turns an absent torch into one clear line."""

@@ -149,11 +149,11 @@ def _refusal(needed: int) -> str:
 def _plot(
     path: Path, subjects: "list[Subject]", batches: tuple[int, ...], contexts: tuple[int, ...], terms: "Terms"
 ) -> None:
-    """One model beside itself without sharing, or several models."""
+    """One model beside itself without sharing, if it shares, or several models."""
     from archspec.memory.plot import Line, save_plot
 
     plans = [(subject.plan.name, subject.plan) for subject in subjects]
-    if len(subjects) == 1:
+    if len(subjects) == 1 and list(subjects[0].unshared.cache_terms()) != list(subjects[0].plan.cache_terms()):
         plans.append((f"{subjects[0].plan.name} without sharing", subjects[0].unshared))
     lines = [
         Line(name + (f", batch {batch}" if len(batches) > 1 else ""), plan, batch, terms)

@@ -84,23 +84,24 @@ def _place(row: Row) -> tuple[str, str]:
 
 
 def _print_caches(rows: list[Row]) -> None:
-    columns = (">batch", ">context", ">cache bytes", ">", ">without sharing", ">", ">ratio")
+    columns = (">batch", ">context", ">cache bytes", ">", ">without sharing", ">ratio")
     print_table(Table(columns, tuple(_cache_cells(row) for row in rows)))
 
 
 def _cache_cells(row: Row) -> tuple[str, ...]:
     shared, unshared = row["cache_bytes"], row["cache_bytes_without_sharing"]
     ratio = f"1/{unshared / shared:.1f}" if shared else "-"
-    return (*_place(row), f"{shared:,}", format_bytes(shared), f"{unshared:,}", format_bytes(unshared), ratio)
+    return (*_place(row), f"{shared:,}", format_bytes(shared), format_bytes(unshared), ratio)
 
 
 def _print_lines(report: Report, rows: list[Row]) -> None:
     """Everything that needs memory, line by line."""
-    columns = (">batch", ">context", ">K/V", ">states", ">prefill*", ">RoPE*", ">decode*", ">total")
+    columns = (">B x T", ">K/V", ">states", ">prefill*", ">RoPE*", ">decode*", ">total")
     keys = ("slot_bytes", "state_bytes", "prefill_peak_bytes", "rope_table_bytes", "decode_peak_bytes", "total_bytes")
-    print_table(Table(columns, tuple((*_place(row), *(format_bytes(row[key]) for key in keys)) for row in rows)))
+    cells = [(" x ".join(_place(row)), *(format_bytes(row[key]) for key in keys)) for row in rows]
+    print_table(Table(columns, tuple(cells)))
     print(f"* estimated peaks of activations, {_chunks(report.terms)};")
-    print(f"  RoPE tables live in prefill's peak; the total has weights, all of them {report.terms.dtype}")
+    print(f"  RoPE tables are part of prefill's; the total has weights, all in {report.terms.dtype}")
 
 
 def _chunks(terms: Terms) -> str:
@@ -108,17 +109,16 @@ def _chunks(terms: Terms) -> str:
 
 
 def _print_side_by_side(report: Report) -> None:
-    """A column for each model, and behind all but the first its ratio to that."""
-    columns = [">batch", ">context", f">{report.plans[0].name}"]
-    for plan in report.plans[1:]:
-        columns += [f">{plan.name}", ">ratio"]
+    """A column for each model: bytes of its caches, and for all but the first the ratio to the first."""
+    columns = (">batch", ">context", *(f">{plan.name}" for plan in report.plans))
     cells = []
-    for rows in zip(*report.rows, strict=True):
-        line = [*_place(rows[0]), format_bytes(rows[0]["cache_bytes"])]
-        for row in rows[1:]:
-            line += [format_bytes(row["cache_bytes"]), _ratio(row["ratio_to_first"])]
-        cells.append(tuple(line))
-    print_table(Table(tuple(columns), tuple(cells)))
+    for first, *others in zip(*report.rows, strict=True):
+        ratios = [f"{format_bytes(row['cache_bytes'])}  {_ratio(row['ratio_to_first']):>6}" for row in others]
+        cells.append((*_place(first), format_bytes(first["cache_bytes"]), *ratios))
+    print_table(Table(columns, tuple(cells)))
+    print("bytes of the caches, and their ratio to the first model's")
+    if report.budget is not None:
+        print(f"what fits: weights, caches and estimated activations, {_chunks(report.terms)}")
 
 
 def _ratio(value: float | None) -> str:
@@ -158,7 +158,7 @@ def _percent(planned: int, measured: int) -> str:
 def _print_fits(report: Report, plan: AnyPlan, rows: list[Row]) -> None:
     """What fits a device, and what there is no room for beyond it."""
     assert report.budget is not None
-    print(f"\n{plan.name} in {format_bytes(report.budget)} ({report.budget:,} bytes), {_chunks(report.terms)}:")
+    print(f"\n{plan.name} in {format_bytes(report.budget)} ({report.budget:,} bytes):")
     batches = {row["context"]: row for row in rows}
     contexts = {row["batch"]: row for row in rows}
     lines = [

@@ -73,9 +73,15 @@ def seen(plan: AnyPlan, slot: CacheSlot, context: int) -> int:
     return max((Length(limit=reach).of(context) for reach in reaches), default=0)
 
 
-@settings(max_examples=1400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs(max_layers=3), SIZES)
+def test_shallow_stacks(spec, sizes):
+    assert_bytes(spec, *sizes)
+
+
+@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs(), SIZES)
-def test_one_stack(spec, sizes):
+def test_stacks(spec, sizes):
     assert_bytes(spec, *sizes)
 
 

@@ -54,8 +54,8 @@ def test_json_that_is_no_spec(tmp_path):
     broken = tmp_path / "broken.json"
     for change, said in (
         ({"num_layers": 3}, "belong into its levels"),
-        ({"tokens": {**value["tokens"], "num_layers": "4"}}, "tokens.num_layers: input should be a valid integer"),
-        ({"blocks": None}, "blocks: input should be an object"),
+        ({"tokens": {**value["tokens"], "num_layers": "4"}}, "`tokens.num_layers` must be a valid integer"),
+        ({"blocks": None}, "`blocks` must be an object"),
     ):
         broken.write_text(json.dumps({**value, **change}))
         (finding,) = archspec.check(broken)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from archspec.diagnostics import Diagnostic
 from archspec.driver import SpecError, check, parse, parse_spec_text, plan
 from archspec.levels_plan import LevelsPlan
+from archspec.notebook import use_renderer
 from archspec.plan import Plan
 from archspec.spec.format import format_spec
 from archspec.spec.levels import LevelsSpec
@@ -81,3 +82,13 @@ def load(
     model = load_model(plan(parse(arch)), weights, device=device, dtype=dtype, backend=backend, compile=compile)
     model.arch_text = arch.read_text("utf-8")
     return model
+
+
+def _shown(value: Any) -> dict[str, str]:
+    """What a notebook shows of a spec or a plan."""
+    from archspec.figures.bundle import bundle_of
+
+    return bundle_of(value)
+
+
+use_renderer(_shown)

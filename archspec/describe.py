@@ -37,7 +37,7 @@ def cache_rows(plan: AnyPlan, dtype: str) -> list[CacheRow]:
         states.setdefault((state.num_heads, state.head_dim), []).append(state.writer_idx)
     for (num_heads, head_dim), writers in states.items():
         size = f"{num_heads} x {head_dim} x {head_dim} float32"
-        rows.append(CacheRow(_at("state", writers), "recurrent state", "itself", "constant", size, 0))
+        rows.append(CacheRow(names_at("state", writers), "recurrent state", "itself", "constant", size, 0))
     return rows
 
 
@@ -80,7 +80,7 @@ def _signature(slot: CacheSlot) -> tuple[Any, ...]:
 def _row(group: list[CacheSlot], element_bytes: int) -> CacheRow:
     slot = group[0]
     writers = [member.writer_idx for member in group]
-    name = slot.name if len(group) == 1 else _at(slot.name.split("@")[0], writers)
+    name = slot.name if len(group) == 1 else names_at(slot.name.split("@")[0], writers)
     if slot.projected:
         holds = f"projection of layer {slot.writer_idx + 1}'s output" if len(group) == 1 else "projection of each"
     else:
@@ -89,13 +89,14 @@ def _row(group: list[CacheSlot], element_bytes: int) -> CacheRow:
         cache=name,
         holds=holds,
         readers=_readers(group),
-        keeps=_keeps(slot),
+        keeps=keeps_text(slot),
         kv_heads=f"{slot.num_kv_heads} x {slot.head_dim}",
         token_bytes=len(group) * slot.elements_per_token * element_bytes,
     )
 
 
-def _keeps(slot: CacheSlot) -> str:
+def keeps_text(slot: CacheSlot) -> str:
+    """`all`, `last 1024`, `first 4, last 1020`."""
     if slot.window is None:
         return "all"
     return f"first {slot.sinks}, last {slot.window}" if slot.sinks else f"last {slot.window}"
@@ -114,7 +115,7 @@ def _readers(group: list[CacheSlot]) -> str:
     return f"itself and {next_}" if following else "itself"
 
 
-def _at(word: str, indices: Iterable[int]) -> str:
+def names_at(word: str, indices: Iterable[int]) -> str:
     """`cache@1-8`, `cache@1-15 step 2`."""
     numbers = sorted(idx + 1 for idx in indices)
     steps = {b - a for a, b in pairwise(numbers)}
@@ -243,7 +244,7 @@ def _levels_text(plan: LevelsPlan) -> str:
 
 def _slot_text(slot: CacheSlot) -> str:
     kind = "projection of" if slot.projected else "own K/V of"
-    keeps = _keeps(slot)
+    keeps = keeps_text(slot)
     readers = layer_numbers(slot.readers) if slot.readers else "nobody"
     norms = "".join(
         f", {word} {norm.kind}" for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm)) if norm.kind != "none"

@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,19 +83,20 @@ def _unreadable(name: str, problem: str) -> tuple[Source, Diagnostic]:
 
 
 def write_text(path: Path, text: str, mark: bytes = b"") -> None:
-    """Replace a file: write beside it, then rename. Its mode stays; a link stays a link. Raises OSError."""
+    """Make or replace a file: write beside it, then rename. Its mode stays; a link stays a link. Raises OSError."""
     target = path.resolve()
+    mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask()
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(mark + text.encode())
-        os.chmod(temporary, target.stat().st_mode & 0o7777)
+        os.chmod(temporary, mode)
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
-def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
     """Let each writer fill a temporary file beside its target, then rename all of them."""
     written: dict[Path, Path] = {}
     try:

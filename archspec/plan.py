@@ -12,6 +12,7 @@ from typing import Literal
 
 from archspec import formula
 from archspec.formula import CacheTerm, Length
+from archspec.notebook import Shown
 from archspec.spec.model import Decay, Ffn, Norm, Placement, Rope
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -177,7 +178,7 @@ class IterationGroup:
         return self.forward + self.backward
 
 
-class Sizes(ABC):
+class Sizes(Shown, ABC):
     """What a plan of any kind costs, from what it holds."""
 
     @abstractmethod

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from archspec.notebook import Shown
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
@@ -177,7 +179,7 @@ class Embedding(Node):
     tied: bool = False
 
 
-class ModelSpec(Node):
+class ModelSpec(Node, Shown):
     """One `model NAME { ... }`."""
 
     name: ModelName

@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def write_text(path: Path, text: str, mark: bytes = b"") -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
     """Let each writer fill a temporary file beside its target, then rename all of them."""
     written: dict[Path, Path] = {}
     try:

@@ -1,52 +1,12 @@
-"""The closed form of the cache bytes as terms that a page can compute with, exactly.
-
-Bytes of B sequences of T tokens with e bytes an element: B * (e * sum(elements * positions(T)) + states). The positions
-of a term are `fixed`, or min(ceil(T / per), cap).
-"""
+"""The terms of the cache bytes, store by store, as values that a page can compute with."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from archspec.figures.model import Figure
+from archspec.formula import CacheTerm, Length
 from archspec.levels_plan import AnyPlan, LevelsPlan
-from archspec.plan import CacheSlot, Plan, StateSlot
-
-
-@dataclass(frozen=True)
-class Term:
-    """Elements of keys and values for each of a number of positions."""
-
-    elements: int
-    per: int = 1
-    cap: int | None = None
-    fixed: int | None = None
-
-    def positions(self, context: int) -> int:
-        if self.fixed is not None:
-            return self.fixed
-        blocks = -(-context // self.per)
-        return blocks if self.cap is None else min(blocks, self.cap)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The terms of some slots and the bytes of some states."""
-
-    terms: tuple[Term, ...]
-    states: int
-
-    def cache_bytes(self, batch: int, context: int, element_bytes: int) -> int:
-        elements = sum(term.elements * term.positions(context) for term in self.terms)
-        return batch * (element_bytes * elements + self.states)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"terms": [asdict(term) for term in self.terms], "states": self.states}
-
-
-def plan_cost(plan: AnyPlan) -> Cost:
-    """The cost of a whole plan."""
-    costs = [slots_cost(plan, place, level.slots, level.states) for place, level in enumerate(levels_of(plan))]
-    return _joined([term for cost in costs for term in cost.terms], sum(cost.states for cost in costs))
+from archspec.plan import Plan
 
 
 def levels_of(plan: AnyPlan) -> tuple[Plan, ...]:
@@ -54,24 +14,33 @@ def levels_of(plan: AnyPlan) -> tuple[Plan, ...]:
     return tuple(level for _, level in plan.levels()) if isinstance(plan, LevelsPlan) else (plan,)
 
 
-def slots_cost(plan: AnyPlan, level: int, slots: Iterable[CacheSlot], states: Iterable[StateSlot]) -> Cost:
-    """The cost of some slots and states of one level of a plan."""
-    terms = []
-    for slot in slots:
-        cap = None if slot.window is None else slot.sinks + slot.window
-        if not isinstance(plan, LevelsPlan):
-            terms.append(Term(slot.elements_per_token, cap=cap))
-        elif level == 0:
-            terms.append(Term(slot.elements_per_token, per=plan.block_length, cap=cap))
-        else:
-            terms.append(Term(slot.elements_per_token, fixed=slot.cache_len(plan.block_positions)))
-    return _joined(terms, sum(state.nbytes for state in states))
+def store_terms(plan: AnyPlan, figure: Figure) -> list[list[list[CacheTerm]]]:
+    """Tower -> store -> its terms, like ones joined: together those of the plan."""
+    terms = list(plan.cache_terms())  # of a level: every slot, then every state
+    found, start = [], 0
+    for tower, level in zip(figure.towers, levels_of(plan), strict=True):
+        places = {"cache": start, "state": start + len(level.slots)}
+        found.append([_joined(terms[places[store.kind] + idx] for idx in store.slots) for store in tower.stores])
+        start += len(level.slots) + len(level.states)
+    return found
 
 
-def _joined(terms: Iterable[Term], states: int) -> Cost:
-    """Terms over equally many positions as one."""
-    elements: dict[tuple[int, int | None, int | None], int] = {}
+def terms_json(terms: Iterable[CacheTerm]) -> list[dict[str, Any]]:
+    """Plain values. Bytes of a term: batch * elements * positions * (element_bytes, or else those of the cache)."""
+    return [
+        {
+            "elements": term.elements,
+            "tokens_each": term.length.tokens_each,
+            "limit": term.length.limit,
+            "element_bytes": term.element_bytes,
+        }
+        for term in _joined(terms)
+    ]
+
+
+def _joined(terms: Iterable[CacheTerm]) -> list[CacheTerm]:
+    elements: dict[tuple[Length, int | None], int] = {}
     for term in terms:
-        key = (term.per, term.cap, term.fixed)
+        key = (term.length, term.element_bytes)
         elements[key] = elements.get(key, 0) + term.elements
-    return Cost(tuple(Term(count, *key) for key, count in elements.items()), states)
+    return [CacheTerm(count, length, size) for (length, size), count in elements.items()]

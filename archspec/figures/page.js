@@ -5,15 +5,18 @@ const inputs = Object.fromEntries(["batch", "context", "dtype"].map((id) => [id,
 const SVG = "http://www.w3.org/2000/svg";
 
 function positions(term, context) {
-  if (term.fixed !== null) return BigInt(term.fixed);
-  const per = BigInt(term.per), blocks = (context + per - 1n) / per;
-  return term.cap === null || blocks < BigInt(term.cap) ? blocks : BigInt(term.cap);
+  if (term.tokens_each === null) return BigInt(term.limit);
+  const each = BigInt(term.tokens_each), count = (context + each - 1n) / each;
+  return term.limit === null || count < BigInt(term.limit) ? count : BigInt(term.limit);
 }
 
-function bytesOf(cost, batch, context, size) {
-  let elements = 0n;
-  for (const term of cost.terms) elements += BigInt(term.elements) * positions(term, context);
-  return batch * (size * elements + BigInt(cost.states));
+function bytesOf(terms, batch, context, size) {
+  let bytes = 0n;
+  for (const term of terms) {
+    const own = term.element_bytes === null ? size : BigInt(term.element_bytes);
+    bytes += BigInt(term.elements) * positions(term, context) * own;
+  }
+  return batch * bytes;
 }
 
 function count(value) {
@@ -53,7 +56,7 @@ function update() {
   say("dtype", dtype.name);
   for (const spec of data.specs) {
     const section = document.getElementById(spec.key);
-    const shared = bytesOf(spec.cost, batch, context, size);
+    const shared = bytesOf(spec.terms, batch, context, size);
     section.querySelector(".human").textContent = human(shared);
     section.querySelector(".bytes").textContent = `${shared.toLocaleString("en-US")} bytes`;
     if (spec.unshared) {
@@ -82,9 +85,9 @@ function curves({ batch, size }) {
   for (let step = 8 * 4; step <= 24 * 4; step += 1) contexts.push(BigInt(Math.round(2 ** (step / 4))));
   const found = [];
   data.specs.forEach((spec, number) => {
-    for (const [kind, cost] of [["unshared", spec.unshared], ["shared", spec.cost]]) {
-      if (!cost || kind === "unshared" && !spec.shares) continue;
-      const points = contexts.map((context) => [Math.log2(Number(context)), Math.log2(Number(bytesOf(cost, batch, context, size)))]);
+    for (const [kind, terms] of [["unshared", spec.unshared], ["shared", spec.terms]]) {
+      if (!terms || kind === "unshared" && !spec.shares) continue;
+      const points = contexts.map((context) => [Math.log2(Number(context)), Math.log2(Number(bytesOf(terms, batch, context, size)))]);
       found.push({ name: spec.name, kind, number, points: points.filter(([, y]) => Number.isFinite(y)) });
     }
   });
@@ -115,8 +118,8 @@ function draw() {
   for (const line of lines) {
     const points = line.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ");
     svg.append(element("polyline", { class: `curve ${line.kind}`, points, style: `stroke:var(--c${line.number % 6})` }));
-    const spec = data.specs[line.number], cost = line.kind === "shared" ? spec.cost : spec.unshared;
-    const value = Math.log2(Number(bytesOf(cost, now.batch, now.context, now.size)));
+    const spec = data.specs[line.number], terms = line.kind === "shared" ? spec.terms : spec.unshared;
+    const value = Math.log2(Number(bytesOf(terms, now.batch, now.context, now.size)));
     if (at >= 8 && Number.isFinite(value)) {
       svg.append(element("circle", { cx: x(at), cy: y(value), r: 4, style: `fill:var(--c${line.number % 6})` }));
     }

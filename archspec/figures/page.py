@@ -12,14 +12,14 @@ from importlib.resources import files
 from string import Template
 from typing import Any, Literal
 
-from archspec.figures.costs import levels_of, plan_cost, slots_cost
+from archspec.figures.costs import store_terms, terms_json
 from archspec.figures.drawing import figure_of
 from archspec.figures.labels import item_numbers
 from archspec.figures.model import Figure, Item, Tower
 from archspec.figures.phases import phase_figure
 from archspec.figures.svg import figure_svg
 from archspec.levels_plan import AnyPlan
-from archspec.plan import DTYPE_BYTES
+from archspec.plan import CACHE_DTYPE_BYTES
 
 View = Literal["figure", "prefill", "decode"]
 VIEWS: tuple[tuple[View, str], ...] = (("figure", "architecture"), ("prefill", "prefill"), ("decode", "decode"))
@@ -37,7 +37,7 @@ def page_html(entries: Sequence[Entry], view: View = "figure") -> str:
     """The page, shown at one of the three views first."""
     names = [entry.plan.name for entry in entries]
     data = {
-        "dtypes": [{"name": name, "bytes": size} for name, size in sorted(DTYPE_BYTES.items(), key=_by_size)],
+        "dtypes": [{"name": name, "bytes": size} for name, size in sorted(CACHE_DTYPE_BYTES.items(), key=_by_size)],
         "specs": [_numbers(f"f{idx}", entry) for idx, entry in enumerate(entries)],
     }
     folder = files("archspec.figures")
@@ -48,7 +48,7 @@ def page_html(entries: Sequence[Entry], view: View = "figure") -> str:
         script=folder.joinpath("page.js").read_text("utf-8"),
         data=json.dumps(data).replace("<", "\\u003c"),
         choices="".join(_choice(key, word, key == view) for key, word in VIEWS),
-        last_dtype=len(DTYPE_BYTES) - 1,
+        last_dtype=len(CACHE_DTYPE_BYTES) - 1,
         dtype=[item["name"] for item in data["dtypes"]].index("bfloat16"),
         sections="\n".join(_section(f"f{idx}", entry) for idx, entry in enumerate(entries)),
     )
@@ -66,18 +66,16 @@ def _choice(key: str, word: str, chosen: bool) -> str:
 def _numbers(key: str, entry: Entry) -> dict[str, Any]:
     """What the script computes with."""
     figure = figure_of(entry.plan)
-    levels = levels_of(entry.plan)
-    stores = {}
-    for place, (tower, level) in enumerate(zip(figure.towers, levels, strict=True)):
-        for idx, store in enumerate(tower.stores):
-            slots = [level.slots[slot] for slot in store.slots] if store.kind == "cache" else []
-            states = [level.states[slot] for slot in store.slots] if store.kind == "state" else []
-            stores[f"{key}figure-t{place}s{idx}"] = slots_cost(entry.plan, place, slots, states).to_json()
+    stores = {
+        f"{key}figure-t{place}s{idx}": terms_json(terms)
+        for place, tower in enumerate(store_terms(entry.plan, figure))
+        for idx, terms in enumerate(tower)
+    }
     return {
         "key": key,
         "name": entry.plan.name,
-        "cost": plan_cost(entry.plan).to_json(),
-        "unshared": None if entry.unshared is None else plan_cost(entry.unshared).to_json(),
+        "terms": terms_json(entry.plan.cache_terms()),
+        "unshared": None if entry.unshared is None else terms_json(entry.unshared.cache_terms()),
         "shares": any(store.shared for tower in figure.towers for store in tower.stores),
         "stores": stores,
     }

@@ -64,7 +64,7 @@ def test_show_as_json_is_a_spec_that_every_command_takes(tmp_path: Path) -> None
     copy.write_text(run("show", NANO, "--format", "json").stdout)
     assert run("check", copy).returncode == 0
     assert run("diff", NANO, copy).returncode == 0
-    assert run("show", copy, "--emit", "plan").stdout == run("show", NANO).stdout
+    assert run("show", copy, "--emit", "plan").stdout == run("show", NANO, "--emit", "plan").stdout
 
 
 def test_check_exit_codes(tmp_path: Path) -> None:

@@ -66,7 +66,14 @@ def digits(text: str) -> int:
 
 @pytest.mark.parametrize(
     ("batch", "context", "dtype"),
-    [(1, 32768, "bfloat16"), (8, 512, "bfloat16"), (1024, 1 << 24, "float64"), (2, 1, "float32"), (1, 2, "float16"), (4, 1 << 20, "int8")],
+    [
+        (1, 32768, "bfloat16"),
+        (8, 512, "bfloat16"),
+        (1024, 1 << 24, "float64"),
+        (2, 1, "float32"),
+        (1, 2, "float16"),
+        (4, 1 << 20, "int8"),
+    ],
 )
 def test_sliders_say_what_memory_says(page, batch, context, dtype):
     press(page, "batch", "ArrowRight", batch.bit_length() - 1)

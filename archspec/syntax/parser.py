@@ -18,7 +18,7 @@ from lark.tree import Meta
 
 from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
-from archspec.syntax import errors, tree
+from archspec.syntax import errors, expecting, tree
 from archspec.syntax.lexemes import Lexeme
 from archspec.syntax.recovery import Recovery
 from archspec.syntax.scan import read_through
@@ -145,6 +145,21 @@ def _look_alikes(source: Source, odd: Mapping[str, list[int]], recovery: Recover
             span = Span(source, kept[0], kept[0] + 1)
             found.append(errors.StrayCharacter(span=span, character=character, count=len(kept)))
     return found
+
+
+def expected_at(text: str, offset: int) -> expecting.Expected | None:
+    """What the grammar accepts at an offset of a text that need not be whole; None in a comment."""
+
+    def attempt(known: str, on_error: expecting.ErrorHandler) -> None:
+        try:
+            _lark().parse(known, on_error=on_error)
+        except UnexpectedInput:
+            pass  # the handler has what it wants, or there is nothing to be had
+
+    def make_recovery(source: Source, known: str) -> Recovery:
+        return Recovery(source, known, keywords(), _expected, _token)
+
+    return expecting.expected(text, offset, attempt, keywords(), make_recovery)
 
 
 def _token(terminal: str, text: str, start: int, end: int) -> Token:

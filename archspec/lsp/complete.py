@@ -118,7 +118,7 @@ def _holds(stack: Stack, key: str) -> str:
 def _words(view: View, at: Expected, start: int) -> Iterator[Suggestion]:
     """Mixers, kinds of norm and the like: what the grammar takes as a NAME."""
     about = meaning("emit")
-    if at.keyword == "_FROM" and "blocks" in view.doors:
+    if at.keyword == "_FROM":
         yield Suggestion(view.context, "name", first_line("emit", about), about, start)
     if "NAME" not in at.terminals:
         return

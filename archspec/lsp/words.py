@@ -7,7 +7,7 @@ the docstring there is what an editor shows.
 import ast
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from inspect import cleandoc, getsource
 from itertools import pairwise
@@ -35,89 +35,47 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 _SETTINGS = {
     "layers": (model.ModelSpec, "num_layers"),
-    "width": (model.ModelSpec, "hidden_size"),
-    "vocab": (model.ModelSpec, "vocab_size"),
-    "final_softcap": (model.ModelSpec, "final_softcap"),
-    "embed_scale": (model.Embedding, "scale"),
-    "tied": (model.Embedding, "tied"),
-    "embed_lookup": (levels.Lookup, None),
-    "heads": (model.Heads, None),
     "kv_heads": (model.Heads, None),
-    "window": (model.Window, None),
-    "sinks": (model.Window, None),
-    "rope": (model.Rope, None),
-    "norm": (model.Norm, None),
-    "ffn": (model.Ffn, None),
+    "embed_scale": (model.Embedding, "scale"),
 }
-"""Key of a setting -> where its meaning stands, if that is not the docstring of its field in `Settings`."""
+"""Settings whose meaning is told elsewhere than at their field, and that others use in their examples first."""
 
-_OTHER_WORDS = {
-    "model": (model.ModelSpec, None),
-    "layers": (model.LayersStatement, None),
-    "rest": (model.LayersStatement, None),
-    "step": (model.LayerRange, None),
-    "last": (model.LayerRange, None),
+_WORDS = {
     "cache": (model.CacheStatement, None),
     "to": (model.CacheRef, None),
-    "below": (model.CacheRef, None),
-    "iterate": (model.IterateStatement, None),
-    "forward": (model.IterateStatement, None),
-    "backward": (model.IterateStatement, None),
-    "prefill": (model.PrefillExitStatement, None),
-    "exit": (model.PrefillExitStatement, None),
-    "after": (model.PrefillExitStatement, None),
-    "blocks": (levels.BlockLevel, None),
-    "of": (levels.BlockLevel, None),
-    "tokens": (levels.TokenLevel, None),
-    "in": (levels.TokenLevel, None),
-    "block": (levels.TokenLevel, None),
-    "emit": (levels.BlockLevel, "emit"),
-    "prefix": (levels.Take, None),
     "summation": (levels.Take, None),
-    "from": (levels.Take, None),
-    "lookup": (levels.Lookup, None),
-    "embed": (model.Embedding, "scale"),
-    "scale": (model.Settings, "attention_scale"),
-    "attention": (model.Settings, "attention_scale"),
-    "softcap": (model.Settings, "attention_softcap"),
-    "rsqrt": (model.Settings, "attention_scale"),
-    "sqrt": (model.Embedding, "scale"),
-    "final": (model.ModelSpec, "final_softcap"),
-    "embeddings": (model.Embedding, "tied"),
     "kv": (model.Heads, None),
-    "x": (model.Heads, None),
-    "on": (model.Rope, None),
-    "pre": (model.Settings, "placement"),
-    "post": (model.Settings, "placement"),
-    "sandwich": (model.Settings, "placement"),
-    "norms": (model.Settings, "placement"),
+    "rms": (model.Norm, None),
+    "scale": (model.Settings, "attention_scale"),
+    "softcap": (model.Settings, "attention_softcap"),
     "no": (model.Settings, None),
 }
-"""Keywords that do not start a setting of one word."""
-
-_NOT_FIELDS = {"diagonal": (model.Settings, "diagonal"), "softcap": (model.Settings, "attention_softcap")}
+"""The same for words."""
 
 
 def meaning_of_setting(key: str) -> str:
     """What a setting means; empty if nothing is known of it."""
     place, field = _SETTINGS.get(key, (model.Settings, key))
-    return _text(place, field)
+    return _text(place, field) or _mention(key.replace("_", " ")) or _mention(key.replace("_", "-"))
 
 
 def meaning(word: str) -> str:
-    """What a word means: a keyword, a mixer or a kind; empty if nothing is known of it."""
+    """What a word means: a keyword, a mixer or a kind; empty if nothing is known of it.
+
+    The docstring that has the word earliest in an example tells it; for a kind that none has, its keyword's.
+    """
     if word in MIXERS:
         return _item(_module_docs(model).get("Mixer", ""), word)
-    if word in _OTHER_WORDS:
-        return _text(*_OTHER_WORDS[word])
-    key = word.replace("-", "_")
-    if key in _SETTINGS or key in model.Settings.model_fields:
-        return meaning_of_setting(key)
-    if word in _NOT_FIELDS:
-        return _text(*_NOT_FIELDS[word])
-    terminals = {terminal: name for name, terminal in keywords().items()}
-    owners = [terminals[terminal] for terminal, known in CHOICES.items() if word in known and terminal in terminals]
-    return meaning(owners[0]) if owners else ""
+    if word in _WORDS:
+        return _text(*_WORDS[word])
+    return _mention(word) or next((meaning(owner) for owner in _owners(word)), "")
+
+
+def _owners(word: str) -> Iterator[str]:
+    """The keywords that a kind may follow."""
+    for keyword, terminal in keywords().items():
+        if word in CHOICES.get(terminal, ()):
+            yield keyword
 
 
 def first_line(word: str, text: str) -> str:
@@ -129,6 +87,14 @@ def _item(text: str, word: str) -> str:
     """The line of a list that begins with a word."""
     lines = (line.removeprefix("- ") for line in text.splitlines())
     return next((line for line in lines if re.match(rf"`{word}[` ]", line)), "")
+
+
+def _mention(word: str) -> str:
+    """The docstring that has a word earliest in an example: `` `tied embeddings`: ... ``."""
+    example = re.compile(rf"`(?:[^`]*[^\w`-])?({re.escape(word)})(?![\w-])[^`]*`")
+    texts = [text for module in (model, levels) for text in _module_docs(module).values()]
+    found = ((match.start(1), text) for text in texts if (match := example.search(text)))
+    return min(found, key=lambda each: each[0], default=(0, ""))[1]
 
 
 def _text(place: type, field: str | None) -> str:

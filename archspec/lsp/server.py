@@ -14,6 +14,7 @@ from typing import TypeVar
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 
+from archspec.fmt import format_source
 from archspec.lsp import convert
 from archspec.lsp.complete import suggestions
 from archspec.lsp.documents import Document
@@ -192,6 +193,17 @@ async def on_code_action(ls: ArchspecServer, params: types.CodeActionParams) -> 
     return await ls.ask(params.text_document.uri, question, [])
 
 
+async def on_formatting(ls: ArchspecServer, params: types.DocumentFormattingParams) -> list[types.TextEdit]:
+    def question(document: Document) -> list[types.TextEdit]:
+        formatted = format_source(document.analysis.source)
+        if not formatted.ok or not formatted.changed:
+            return []
+        whole = document.places.positions.range(0, len(document.text))
+        return [types.TextEdit(whole, formatted.text)]
+
+    return await ls.ask(params.text_document.uri, question, [])
+
+
 def make_server() -> ArchspecServer:
     """A server with all that it can do."""
     server = ArchspecServer()
@@ -206,6 +218,7 @@ def make_server() -> ArchspecServer:
     server.feature(types.TEXT_DOCUMENT_REFERENCES)(on_references)
     server.feature(types.TEXT_DOCUMENT_DOCUMENT_HIGHLIGHT)(on_highlight)
     server.feature(types.TEXT_DOCUMENT_DOCUMENT_SYMBOL)(on_symbols)
+    server.feature(types.TEXT_DOCUMENT_FORMATTING)(on_formatting)
     server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=["@", "."]))(
         on_completion
     )

@@ -99,6 +99,7 @@ def capabilities(*encodings: types.PositionEncodingKind) -> types.ClientCapabili
                 related_information=True, version_support=True
             ),
             document_symbol=types.DocumentSymbolClientCapabilities(hierarchical_document_symbol_support=True),
+            formatting=types.DocumentFormattingClientCapabilities(),
             completion=types.CompletionClientCapabilities(
                 completion_item=types.ClientCompletionItemOptions(
                     documentation_format=[types.MarkupKind.Markdown],

@@ -231,6 +231,27 @@ def test_quick_fixes() -> None:
     run(scenario)
 
 
+def test_formatting() -> None:
+    """The text that `archspec fmt` writes; nothing for a text that is well laid out, or that does not parse."""
+    crooked = YOCO.replace("  layers 1-13 attend, heads 24 x 128", "layers   1–13 attend ,heads 24×128 ").rstrip()
+
+    async def scenario(session: Session) -> None:
+        uri = session.open(crooked)
+        options = types.FormattingOptions(tab_size=8, insert_spaces=False)
+        asked = types.DocumentFormattingParams(types.TextDocumentIdentifier(uri), options)
+        edits = await session.client.text_document_formatting_async(asked)
+        assert edits
+        (edit,) = edits
+        last = crooked.split("\n")
+        assert edit.range == types.Range(types.Position(0, 0), types.Position(len(last) - 1, len(last[-1])))
+        assert edit.new_text == YOCO
+        for text in (YOCO, "model m {\nlayers  3- {", "\0"):
+            session.change(uri, text)
+            assert not await session.client.text_document_formatting_async(asked)
+
+    run(scenario)
+
+
 def test_it_is_said_how_to_get_the_server() -> None:
     """Without pygls one line says what to install; without torch it starts."""
     code = (

@@ -173,11 +173,36 @@ def iteration_texts(plan: AnyPlan) -> list[str]:
     if isinstance(plan, LevelsPlan):
         return [f"{word}: {text}" for word, level in plan.levels() for text in iteration_texts(level)]
     texts = []
+    alike: dict[tuple[int, int], list[list[int]]] = {}
     for group in plan.groups:
         layers = [step.idx for step in group.steps if step.op == "layer"]
-        cost = f"{group.num_passes} passes x {len(layers)} layers = {group.num_passes * len(layers)} layer runs"
-        passes = f"{group.forward} forward, {group.backward} backward"
-        texts.append(f"{layer_numbers(layers)} iterate ({passes}): {cost} in prefill and training; decoding runs once")
+        alike.setdefault((group.forward, group.backward), []).append(layers)
+    for (forward, backward), groups in alike.items():
+        members = [idx for layers in groups for idx in layers]
+        passes, count = forward + backward, len(members)
+        apart = f" in {len(groups)} groups" if len(groups) > 1 else ""
+        verb = "iterate" if count > 1 else "iterates"
+        cost = f"{passes} passes x {count} layer{'s' if count > 1 else ''} = {passes * count} layer runs"
+        who = f"{layer_numbers(members, short=True)} {verb}{apart} ({forward} forward, {backward} backward)"
+        texts.append(f"{who}: {cost} in prefill and training; decoding runs once")
+    return texts
+
+
+def twin_texts(plan: AnyPlan) -> list[str]:
+    """Layers that have K/V of their own and projections of their output: two things that `cache@N` might mean."""
+    if isinstance(plan, LevelsPlan):
+        return [f"{word}: {text}" for word, level in plan.levels() for text in twin_texts(level)]
+    own = {slot.writer_idx: slot for slot in plan.slots if not slot.projected}
+    texts = []
+    for slot in plan.slots:
+        twin = own.get(slot.writer_idx)
+        if slot.projected and twin is not None:
+            number = slot.writer_idx + 1
+            name = slot.name if "@" in slot.name else f"cache {slot.name}"
+            others = [idx for idx in twin.readers if idx != slot.writer_idx]
+            also = f"layer {number} and {layer_numbers(others)}" if others else f"layer {number} itself"
+            projection = f"`{name}` is a projection of layer {number}'s output"
+            texts.append(f"{projection}; layer {number}'s own K/V are read by {also}")
     return texts
 
 

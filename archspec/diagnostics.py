@@ -4,7 +4,7 @@ A class is registered under its code when it is defined; `archspec explain CODE`
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, ClassVar, Literal
 
 from archspec.source import Span
@@ -28,12 +28,31 @@ class Edit:
     text: str
 
 
+Applicability = Literal["safe", "unsafe"]
+
+
 @dataclass(frozen=True)
 class Help:
     """What to type. `edit`, if given, does it; whole new lines are shown with their number."""
 
     text: str
     edit: Edit | None = None
+    safe: bool = False
+    """The edit is surely what the writer meant, so that `archspec check --fix` may apply it without being asked.
+
+    Whatever chooses between two models, or takes something out that somebody wrote, is not.
+    """
+    more: tuple[Edit, ...] = ()
+    """Edits that belong to `edit`: the same slip at other places of the file."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All that has to be done, in one go."""
+        return () if self.edit is None else (self.edit, *self.more)
+
+    @property
+    def applicability(self) -> Applicability:
+        return "safe" if self.safe else "unsafe"
 
 
 REGISTRY: dict[str, type["Diagnostic"]] = {}
@@ -75,6 +94,11 @@ class Diagnostic:
         """Facts that help to understand."""
         return ()
 
+    def all_notes(self) -> tuple[str, ...]:
+        """Its notes, and where to look if the text that it points into is not what the user wrote."""
+        origin = self.span.source.origin
+        return self.notes() if origin is None else (*self.notes(), origin(self.span))
+
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
         return (self.span.source.name, self.span.start, self.span.end, self.code)
@@ -94,6 +118,12 @@ def suggest(word: str, known: list[str] | tuple[str, ...]) -> str | None:
         return None
     matches = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def is_slip(word: str, guess: str, known: list[str] | tuple[str, ...]) -> bool:
+    """Whether `word` is surely a misspelt `guess`: nearly the same letters, and no other known word is near."""
+    near = [] if len(word) > _LONGEST_WORD else get_close_matches(word.lower(), known, n=2, cutoff=0.7)
+    return near == [guess] and SequenceMatcher(None, guess, word.lower()).ratio() > 0.8
 
 
 def listing(words: list[str] | tuple[str, ...], last: str = "or", quote: bool = True) -> str:

@@ -3,13 +3,14 @@
 Contract: `analyse` never raises for any file; `parse_spec` and `plan_spec` raise SpecError with every finding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
+from archspec.checks.deployment import Deployment, check_deployment
 from archspec.diagnostics import Diagnostic, has_errors
-from archspec.files import read_source
+from archspec.files import read_source, read_stdin
 from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 from archspec.graph.lower import lower
 from archspec.levels_plan import AnyPlan
@@ -17,12 +18,14 @@ from archspec.planner import make_levels_plan, make_plan
 from archspec.render import render_text
 from archspec.source import Source
 from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
-from archspec.spec.elaborate_levels import elaborate_levels, has_levels
+from archspec.spec.elaborate_levels import LevelsElaborated, elaborate_levels, has_levels
 from archspec.spec.errors import TooManyLayers
 from archspec.spec.format import format_spec
+from archspec.spec.level_errors import OutsideItsLevel
 from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import ModelSpec
 from archspec.spec.read_json import as_text, read_json
+from archspec.syntax.errors import UnclosedBrace
 from archspec.syntax.parser import parse_text
 from archspec.syntax.tree import Model
 
@@ -69,6 +72,27 @@ def analyse(path: str | Path) -> Analysis:
     return analyse_source(source)
 
 
+def analyse_stdin() -> Analysis:
+    """Check `.arch` text from standard input."""
+    source, problem = read_stdin()
+    return analyse_source(source) if problem is None else Analysis(source, (problem,))
+
+
+def deployed(analysis: Analysis, deployment: Deployment) -> Analysis:
+    """A spec without errors judged for a deployment as well; others stay as they are."""
+    elaborated, graph = analysis.elaborated, analysis.graph
+    if not analysis.ok or elaborated is None or graph is None:
+        return analysis
+    if isinstance(graph, LayerGraph):
+        contexts = [Context(elaborated, graph)]
+    else:
+        assert isinstance(elaborated, LevelsElaborated)
+        graphs = {"blocks": graph.blocks, "tokens": graph.tokens}
+        contexts = [Context(level, graphs[level.level.kind]) for level in elaborated.levels]
+    found = [diagnostic for context in contexts for diagnostic in check_deployment(context, deployment)]
+    return replace(analysis, diagnostics=_sorted([*analysis.diagnostics, *found]))
+
+
 def analyse_text(text: str, name: str = "<text>") -> Analysis:
     """Check a text."""
     return analyse_source(Source(name, text))
@@ -98,6 +122,8 @@ def analyse_source(source: Source) -> Analysis:
 def _analyse_levels(source: Source, parsed: Model, found: list[Diagnostic]) -> Analysis:
     """The same for a model with levels: each is lowered and checked as a model of its own."""
     elaborated, problems = elaborate_levels(parsed)
+    if any(isinstance(problem, OutsideItsLevel) and problem.opened is not None for problem in problems):
+        found = [problem for problem in found if not isinstance(problem, UnclosedBrace)]  # it follows from that
     found += problems
     too_many = [_too_many(level) for level in elaborated.levels if level.spec.num_layers > MAX_LAYERS]
     if too_many:

@@ -1,8 +1,9 @@
-"""Reading a file that may be anything, and writing one whole or not at all."""
+"""Reading a file that may be anything, and writing files whole or not at all."""
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
 
 MAX_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+"""The mark that some editors put before UTF-8 text."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -51,6 +54,7 @@ def read_stdin() -> tuple[Source, Diagnostic | None]:
 
 
 def _decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
+    """Bytes as the text of a spec, or why they are none."""
     problem = _problem(data)
     if problem is not None:
         return _unreadable(name, problem)
@@ -96,3 +100,27 @@ def write_text(path: Path, text: str, mark: bytes = b"") -> None:
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+    """Let each writer fill a temporary file beside its target, then rename all of them."""
+    written: dict[Path, Path] = {}
+    try:
+        for name, write in writers.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+            os.close(handle)
+            written[folder / name] = Path(temporary)
+            write(Path(temporary))
+        for target, path in written.items():
+            path.chmod(0o666 & ~_umask())
+            os.replace(path, target)
+    finally:
+        for path in written.values():
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask, which mkstemp's private mode would otherwise hide."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -3,17 +3,16 @@
 Source: Block Transformer, arXiv 2406.02657, and itsnamgyu/block-transformer.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
-from archspec.plan import CacheSlot, LayerPlan, Plan, Shape, StateSlot
+from archspec.formula import CacheTerm, Length
+from archspec.plan import CacheSlot, LayerPlan, Plan, Shape, Sizes, StateSlot
 from archspec.spec.levels import Lookup, TakeKind
 
 
 @dataclass(frozen=True)
-class LevelsPlan:
+class LevelsPlan(Sizes):
     """A complete model of two levels.
 
     A block of `block_length` tokens becomes one vector (`lookup`). `blocks` runs over these; its output for block k,
@@ -87,31 +86,13 @@ class LevelsPlan:
         """Tokens before a prompt that complete its first block."""
         return -prompt_len % self.block_length
 
-    def cache_bytes(self, batch: int, context: int, dtype: str = "bfloat16") -> int:
-        """Bytes of all slots and states for `batch` sequences of `context` tokens; exact."""
-        blocks = self.blocks.cache_bytes(batch, self.num_blocks(context), dtype)
-        return blocks + self.tokens.cache_bytes(batch, self.block_positions, dtype)
-
-    def cache_formula(self) -> str:
-        """`cache_bytes` in closed form: B sequences, T tokens of context, e bytes an element."""
-        blocks = "T" if self.block_length == 1 else f"ceil(T/{self.block_length})"
-        per_window: Counter[int | None] = Counter()
-        for slot in self.blocks.slots:
-            per_window[None if slot.window is None else slot.sinks + slot.window] += slot.elements_per_token
-        full = per_window.pop(None, 0)
-        terms = [f"{full}*{blocks}"] if full else []
-        terms += [f"{n}*min({blocks}, {w})" for w, n in sorted(per_window.items(), key=lambda item: item[0] or 0)]
-        per_block: Counter[int] = Counter()
-        for slot in self.tokens.slots:
-            per_block[slot.cache_len(self.block_positions)] += slot.elements_per_token
-        terms += [f"{n}*{length}" for length, n in sorted(per_block.items(), reverse=True)]
-        kv = f"B*e*({' + '.join(terms)})" if terms else ""
-        constant = sum(state.nbytes for _, plan in self.levels() for state in plan.states)
-        return " + ".join(filter(None, [kv, f"B*{constant}" if constant else ""])) or "0"
-
-    def num_parameters(self) -> int:
-        """Number of trainable scalars, exact."""
-        return sum(prod(shape) for _, shape in self.parameter_shapes())
+    def cache_terms(self) -> Iterator[CacheTerm]:
+        """Of the block level, whose positions are blocks, then of the token level, which keeps one block."""
+        for term in self.blocks.cache_terms():
+            each = None if term.length.tokens_each is None else self.block_length
+            yield replace(term, length=Length(each, term.length.limit))
+        for term in self.tokens.cache_terms():
+            yield replace(term, length=Length(tokens_each=None, limit=term.length.of(self.block_positions)))
 
     def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Name and shape of every parameter, in the order of the model's `state_dict`."""

@@ -4,15 +4,19 @@
 slot costs is all decided here. Layer indices (`_idx`) count from 0; texts for people count layers from 1.
 """
 
-from collections import Counter
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from archspec import formula
+from archspec.formula import CacheTerm, Length
 from archspec.spec.model import Decay, Ffn, Norm, Placement, Rope
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+CACHE_DTYPE_BYTES = {**DTYPE_BYTES, "float8": 1, "int8": 1}
+"""Bytes an element of caches; those of one byte can be planned with, though `runtime/` has no such caches."""
 Shape = tuple[int, ...]
 GATED_FFNS = frozenset({"swiglu", "geglu", "geglu-tanh"})
 NO_NORM = Norm(kind="none")
@@ -49,9 +53,14 @@ class CacheSlot:
     def elements_per_token(self) -> int:
         return 2 * self.num_kv_heads * self.head_dim
 
+    @property
+    def length(self) -> Length:
+        """Positions kept, in terms of the positions that the slot's own stack has seen."""
+        return Length(limit=None if self.window is None else self.sinks + self.window)
+
     def cache_len(self, context: int) -> int:
         """Tokens allocated for a sequence of `context` tokens."""
-        return context if self.window is None else min(context, self.sinks + self.window)
+        return self.length.of(context)
 
 
 @dataclass(frozen=True)
@@ -65,9 +74,9 @@ class StateSlot:
     head_dim: int
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of one sequence."""
-        return self.num_heads * self.head_dim**2 * DTYPE_BYTES[STATE_DTYPE]
+    def elements(self) -> int:
+        """Of one sequence."""
+        return self.num_heads * self.head_dim**2
 
 
 @dataclass(frozen=True)
@@ -168,8 +177,32 @@ class IterationGroup:
         return self.forward + self.backward
 
 
+class Sizes(ABC):
+    """What a plan of any kind costs, from what it holds."""
+
+    @abstractmethod
+    def cache_terms(self) -> Iterator[CacheTerm]:
+        """What every slot, then every state holds of one sequence."""
+
+    @abstractmethod
+    def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Name and shape of every parameter, in the order of the model's `state_dict`."""
+
+    def cache_bytes(self, batch: int, context: int, dtype: str = "bfloat16") -> int:
+        """Bytes of all slots and states for `batch` sequences of `context` tokens; exact."""
+        return formula.total_bytes(self.cache_terms(), batch, context, CACHE_DTYPE_BYTES[dtype])
+
+    def cache_formula(self) -> str:
+        """`cache_bytes` in closed form: B sequences, T tokens of context, e bytes an element."""
+        return formula.text(self.cache_terms())
+
+    def num_parameters(self) -> int:
+        """Number of trainable scalars, exact."""
+        return sum(prod(shape) for _, shape in self.parameter_shapes())
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Sizes):
     """A complete, consistent model. See `archspec.planner.make_plan`."""
 
     name: str
@@ -206,26 +239,10 @@ class Plan:
         """One token: nothing iterates, since late readers see earlier tokens only."""
         return (Step("embed"), *flattened(self.body, self.groups), Step("head"))
 
-    def cache_bytes(self, batch: int, context: int, dtype: str = "bfloat16") -> int:
-        """Bytes of all slots and states for `batch` sequences of `context` tokens; exact."""
-        elements = sum(slot.elements_per_token * slot.cache_len(context) for slot in self.slots)
-        return batch * (elements * DTYPE_BYTES[dtype] + sum(state.nbytes for state in self.states))
-
-    def cache_formula(self) -> str:
-        """`cache_bytes` in closed form: B sequences, T tokens of context, e bytes an element."""
-        per_window: Counter[int | None] = Counter()
-        for slot in self.slots:
-            per_window[None if slot.window is None else slot.sinks + slot.window] += slot.elements_per_token
-        full = per_window.pop(None, 0)
-        terms = [f"{full}*T"] if full else []
-        terms += [f"{n}*min(T, {w})" for w, n in sorted(per_window.items(), key=lambda item: item[0] or 0)]
-        kv = f"B*e*({' + '.join(terms)})" if terms else ""
-        constant = sum(state.nbytes for state in self.states)
-        return " + ".join(filter(None, [kv, f"B*{constant}" if constant else ""])) or "0"
-
-    def num_parameters(self) -> int:
-        """Number of trainable scalars, exact."""
-        return sum(prod(shape) for _, shape in self.parameter_shapes())
+    def cache_terms(self) -> Iterator[CacheTerm]:
+        yield from (CacheTerm(slot.elements_per_token, slot.length) for slot in self.slots)
+        constant = Length(tokens_each=None, limit=1)
+        yield from (CacheTerm(state.elements, constant, DTYPE_BYTES[STATE_DTYPE]) for state in self.states)
 
     def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Name and shape of every parameter, in the order of the model's `state_dict`."""

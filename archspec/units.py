@@ -1,6 +1,7 @@
 """Numbers as people write them: `4K` tokens, `1.5 GiB`."""
 
 import re
+from fractions import Fraction
 
 _SUFFIX = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -20,6 +21,23 @@ def format_count(value: int) -> str:
         if value and value % _SUFFIX[suffix] == 0:
             return f"{value // _SUFFIX[suffix]}{suffix}"
     return str(value)
+
+
+_BYTES = {"B": 1} | {
+    f"{prefix}{unit}": base**power
+    for unit, base in (("B", 1000), ("iB", 1024))
+    for power, prefix in enumerate("KMGT", start=1)
+}
+
+
+def parse_bytes(text: str) -> int:
+    """`80GB` is 80 * 10**9 bytes, `80GiB` 80 * 2**30. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([KMGT]?i?B)", text.strip())
+    size = _BYTES.get(match[2]) if match else None
+    value = int(Fraction(match[1]) * size) if match and size else 0
+    if value < 1:
+        raise ValueError(f"`{text}` is no amount of memory: write for example 80GB or 24GiB")
+    return value
 
 
 def format_bytes(value: int) -> str:

@@ -86,6 +86,18 @@ def test_language_page_shows_the_real_layout_and_diff() -> None:
     assert shown == [(each.place, each.what, each.a or "-", each.b or "-") for each in diff_plans(*plans).changes]
 
 
+def test_memory_commands_print_what_the_page_shows(tmp_path: Path) -> None:
+    """Numbers of memory pages are nobody's memory: the commands are run, and their output is the page's."""
+    (tmp_path / "specs").symlink_to(ROOT / "specs")
+    page = [block for block in blocks("sh", "text") if block.page.name == "memory.md"]
+    assert [block.language for block in page] == ["sh", "text"] * (len(page) // 2)
+    for command, shown in zip(page[::2], page[1::2], strict=True):
+        program = [sys.executable, "-m", "archspec.cli.main", *shlex.split(command.text)[1:]]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+        assert (done.returncode, done.stdout) == (0, shown.text), done.stderr
+    assert (tmp_path / "yoco_memory.svg").exists()
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     (tmp_path / "specs").symlink_to(ROOT / "specs")
     text = next(b.text for b in blocks("sh") if b.page.name == "README.md" and "archspec check" in b.text)

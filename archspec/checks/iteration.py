@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from archspec.checks.context import Context, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label
 from archspec.graph.iteration import Cycle, covers, touches
+from archspec.graph.lower import place
 from archspec.source import Span
 from archspec.spec.model import IterateStatement
 
@@ -147,7 +148,9 @@ def check(context: Context) -> Iterator[Diagnostic]:
         yield from _alone(context, idx, statement)
     for cycle in context.cycles:
         touching = [(idx, s) for idx, s in statements if touches(context.spec, s, cycle)]
-        if touching and not any(covers(context.spec, statement, cycle) for _, statement in touching):
+        runs_forward = all(_ends(context, statement)[0] <= _ends(context, statement)[1] for _, statement in touching)
+        covered = any(covers(context.spec, statement, cycle) for _, statement in touching)
+        if touching and runs_forward and (not covered or len(touching) > 1):
             yield _uncovered(context, cycle, touching)
 
 
@@ -156,10 +159,17 @@ def _alone(context: Context, idx: int, statement: IterateStatement) -> Iterator[
     for which in ("forward", "backward"):
         if getattr(statement, which) < 1:
             yield TooFewPasses(span=places.settings[which], which=which)
+    first, last = _ends(context, statement)
+    if not 1 <= first <= last:
+        return  # reported as a range
     if not any(touches(context.spec, statement, cycle) for cycle in context.cycles) and not context.misses("layers"):
         whole = places.whole
         shown = f"{statement.first}-{statement.last}"
         yield NothingToIterate(span=whole, layers=shown, removal=Edit(whole, ""))
+
+
+def _ends(context: Context, statement: IterateStatement) -> tuple[int, int]:
+    return place(context.spec, statement.first), place(context.spec, statement.last)
 
 
 def _uncovered(context: Context, cycle: Cycle, touching: list[tuple[int, IterateStatement]]) -> Diagnostic:

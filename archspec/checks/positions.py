@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from archspec.checks.context import Context, cache_name
+from archspec.checks.context import Context, Readers, cache_name
 from archspec.diagnostics import Diagnostic, Help, Label, zero_based
 from archspec.source import Span
 from archspec.spec.elaborate import HEADER
@@ -96,6 +96,51 @@ class RopeLayoutDiffers(_RopeConflict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormOnOneSide(Diagnostic):
+    """Normed queries over keys that are not, or the reverse.
+
+    What: `qk-norm` of a cache norms its keys where they are made, `qk-norm` of a reader norms its queries. The two are
+    stated apart, and only one of them is here.
+    Why it is bad: norms keep scores in bounds together; with one side unbounded, training may diverge. Published models
+    norm both or neither.
+    Example:
+        layers 1-2 attend
+        layers 3-4 cross-attend to cache@2, qk-norm
+    Mended:
+        layers 1-2 attend, qk-norm
+        layers 3-4 cross-attend to cache@2, qk-norm
+    Source: query-key normalisation, arXiv 2010.04245.
+    """
+
+    code = "W0406"
+    severity = "warning"
+    readers: str
+    cache: str
+    layer: int
+    cache_span: Span
+    normed: bool
+    """The keys are."""
+
+    def message(self) -> str:
+        if self.normed:
+            return f"keys in {self.cache} are normed, but the queries of {self.readers} are not"
+        return f"{self.readers} norm{_verb(self.readers)} queries, but the keys in {self.cache} are not normed"
+
+    def labels(self) -> tuple[Label, ...]:
+        keys = "normed" if self.normed else "as they are"
+        return (Label(self.cache_span, f"{zero_based(self.layer)}: keys in {self.cache} {keys}"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        if self.normed:
+            return (Help("write `qk-norm` for the readers as well"),)
+        return (Help(f"write `qk-norm` where the keys of {self.cache} are made as well, or leave it out here"),)
+
+
+def _verb(layers: str) -> str:
+    return "" if layers.startswith("layers") else "s"
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoPositions(Diagnostic):
     """A model that never says how it knows positions.
 
@@ -139,7 +184,26 @@ def check(context: Context) -> Iterator[Diagnostic]:
                 queries=rope_text(stated),
                 cache_span=context.spans.setting(cache.statement, "rope"),
             )
+    for readers in context.readers:
+        yield from _norms(context, readers)
     yield from _no_positions(context)
+
+
+def _norms(context: Context, readers: Readers) -> Iterator[Diagnostic]:
+    idx, cache = readers.idx, readers.cache
+    if cache is None or not context.sure(idx, "qk_norm") or not context.sure(cache.statement, "qk_norm"):
+        return
+    normed = cache.k_norm.kind != "none"
+    if normed != (readers.layers[0].qk_norm.kind != "none"):
+        own = context.places(idx).settings
+        yield NormOnOneSide(
+            span=own.get("qk_norm", context.source_span(idx)),
+            readers=readers.shown,
+            cache=cache_name(cache),
+            layer=cache.layer,
+            cache_span=context.spans.setting(cache.statement, "qk_norm"),
+            normed=normed,
+        )
 
 
 def _conflict(queries: Rope, keys: Rope) -> type[_RopeConflict]:

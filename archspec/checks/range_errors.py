@@ -57,6 +57,8 @@ class LayerZero(Diagnostic):
 
     code = "E0102"
     fixed: str
+    others: bool = False
+    """Other statements give layer numbers as well."""
 
     def message(self) -> str:
         return "there is no layer 0: layers are counted from 1"
@@ -66,6 +68,11 @@ class LayerZero(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         return (Help(f"counting from 0? then write `{self.fixed}`", Edit(self.span, self.fixed)),)
+
+    def notes(self) -> tuple[str, ...]:
+        if not self.others:
+            return ()
+        return ("if the whole file counts from 0, every layer number and every `cache@N` of it is one more here",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +94,7 @@ class ReversedRange(Diagnostic):
         return f"the range `{self.span.text}` runs backwards and contains no layer"
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed)),)
+        return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)

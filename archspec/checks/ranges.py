@@ -7,7 +7,7 @@ from archspec.checks import range_errors as errors
 from archspec.checks.context import Context
 from archspec.diagnostics import Diagnostic, Edit, layer_numbers
 from archspec.source import Span
-from archspec.spec.model import LayerRange, LayersStatement
+from archspec.spec.model import IterateStatement, LayerRange, LayersStatement
 
 
 class _Place(NamedTuple):
@@ -34,6 +34,11 @@ def _broken_ranges(context: Context) -> Iterator[Diagnostic]:
                 problem = _check_range(context, part, span)
                 if problem is not None:
                     yield problem
+        elif isinstance(statement, IterateStatement):
+            part = LayerRange(first=statement.first, last=statement.last)
+            problem = _check_range(context, part, context.places(idx).items[0])
+            if problem is not None:
+                yield problem
 
 
 def _check_range(context: Context, part: LayerRange, span: Span) -> Diagnostic | None:
@@ -60,7 +65,8 @@ def _layer_zero(context: Context, part: LayerRange, span: Span) -> Diagnostic:
     last = part.last
     if isinstance(last, int) and (last < context.spec.num_layers or last < 1):
         last = max(last + 1, 1)
-    return errors.LayerZero(span=span, fixed=str(LayerRange(first=1, last=last, step=part.step)))
+    others = len(context.spec.statements) > 1
+    return errors.LayerZero(span=span, fixed=str(LayerRange(first=1, last=last, step=part.step)), others=others)
 
 
 def _beyond(context: Context, part: LayerRange, span: Span) -> Diagnostic:

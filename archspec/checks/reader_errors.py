@@ -185,7 +185,7 @@ class ReadsReader(Diagnostic):
     def helps(self) -> tuple[Help, ...]:
         if self.root is None:
             return ()
-        return (Help(f"say `{self.root}`", Edit(self.span, self.root)),)
+        return (Help(f"say `{self.root}`", Edit(self.span, self.root), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)

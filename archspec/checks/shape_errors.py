@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from archspec.diagnostics import Diagnostic, Edit, Help, Label, zero_based
+from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing, zero_based
 from archspec.source import Span
 
 _MOST_HEADS = 4096
@@ -189,7 +189,14 @@ class WidthNotDivisible(Diagnostic):
         return f"{self.heads} heads do not divide the width {self.width}"
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help(f"state the size: `heads {self.heads} x {max(1, self.width // self.heads)}`"),)
+        size = self.width // self.heads
+        state = Help(f"state the size: `heads {self.heads} x {max(2, size - size % 2)}`")
+        if self.width > _MOST_HEADS:
+            return (state,)
+        counts = [count for count in range(1, self.width // 2 + 1) if self.width % (2 * count) == 0]
+        near = sorted(sorted(counts, key=lambda count: abs(count - self.heads))[:4])
+        shown = listing([f"heads {count}" for count in near]) if near else ""
+        return (state, Help(f"or write {shown}, which divide{'' if len(near) > 1 else 's'} it")) if near else (state,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,8 @@ class UnknownCache(Diagnostic):
     known: Named
     """Some of the caches that have a name."""
     guess: str | None
+    sure: bool = False
+    """No other name is near."""
 
     def message(self) -> str:
         return f"there is no cache named `{self.name}`"
@@ -82,7 +84,7 @@ class UnknownCache(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         if self.guess is not None:
-            return (Help(f"did you mean `cache {self.guess}`?", Edit(self.span, f"cache {self.guess}")),)
+            return (Help(f"did you mean `cache {self.guess}`?", Edit(self.span, f"cache {self.guess}"), self.sure),)
         if self.known:
             names = tuple(f"cache {name}" for name, _ in self.known)
             return (Help(f"name one that is declared, such as {listing(names)}"),)

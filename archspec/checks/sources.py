@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from archspec.checks import reader_errors, source_errors
 from archspec.checks.context import Context, Readers, cache_name
-from archspec.diagnostics import MAX_LABELS, Diagnostic, Edit, layer_numbers, suggest
+from archspec.diagnostics import MAX_LABELS, Diagnostic, Edit, is_slip, layer_numbers, suggest
 from archspec.graph.layer_graph import CacheNode, LayerNode
 from archspec.graph.lower import place
 from archspec.source import Span
@@ -86,9 +86,10 @@ def _reference(context: Context, ref: CacheRef, span: Span) -> Diagnostic | None
 def _unknown(context: Context, name: str, span: Span) -> Diagnostic:
     names = context.cache_names
     guess = suggest(name, names) if len(names) <= _MOST_NAMES else None
+    sure = guess is not None and is_slip(name, guess, names)
     shown = names[:MAX_LABELS] if guess is None else (guess,)
     known = tuple((key, context.head(context.graph.caches[key].statement)) for key in shown)
-    return source_errors.UnknownCache(span=span, name=name, known=known, guess=guess)
+    return source_errors.UnknownCache(span=span, name=name, known=known, guess=guess, sure=sure)
 
 
 def _is_outside(context: Context, number: int) -> bool:
@@ -185,6 +186,8 @@ def _no_cache(context: Context, readers: Readers, roots: Mapping[int, str]) -> I
         return
     number, head = source.number, context.head(source.statement)
     if any(layer.number == number for layer in readers.layers):
+        if not readers.statement.ranges and context.doubts(readers.idx, "ranges"):
+            return
         mixer = _mixer_span(context, readers.idx)
         yield reader_errors.ReadsItself(span=span, number=number, alone=len(readers.layers) == 1, mixer=mixer)
     elif source.mixer == "cross-attend":

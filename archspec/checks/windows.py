@@ -91,6 +91,52 @@ class SinksNotKept(Diagnostic):
         return (Help(f"write `sinks {self.asked}` where {self.cache} is declared"),)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeepsTooMuch(Diagnostic):
+    """A cache that keeps more than any of its readers looks at.
+
+    What: a projection without a window keeps every position, but all that read it have windows.
+    Why it is bad: memory grows with the text for positions that nobody sees; or a reader lost its `no window`.
+    Example:
+        layers 1-2 attend
+        cache@2: kv heads 4 x 16
+        layers 3-4 cross-attend to cache@2, window 512
+    Mended:
+        layers 1-2 attend
+        cache@2: kv heads 4 x 16, window 512
+        layers 3-4 cross-attend to cache@2, window 512
+    """
+
+    code = "W0502"
+    severity = "warning"
+    cache: str
+    kept: int | None
+    widest: int
+    readers: str
+    reader_span: Span
+    token_bytes: int
+    edit: Edit
+
+    def message(self) -> str:
+        kept = "all tokens" if self.kept is None else f"the last {self.kept} tokens"
+        return f"{self.cache} keeps {kept}, but no reader looks further back than {self.widest}"
+
+    def remark(self) -> str:
+        if not self.token_bytes:
+            return ""
+        beyond = f"each token beyond the last {self.widest}"
+        return f"{self.token_bytes} bytes in bfloat16 for {beyond}, for nothing"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.reader_span, f"{self.readers}: window {self.widest}"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        return (
+            Help(f"write `window {self.widest}` for {self.cache}", self.edit),
+            Help("or `no window` for the readers that shall see everything"),
+        )
+
+
 def check(context: Context) -> Iterator[Diagnostic]:
     """Compare each reader's window and sinks with what its cache keeps."""
     for readers in context.readers:
@@ -105,12 +151,49 @@ def check(context: Context) -> Iterator[Diagnostic]:
                     kept=cache.sinks,
                     cache_span=context.spans.setting(cache.statement, "window"),
                 )
+    yield from _kept_for_nobody(context)
     for readers in context.readers:
         cache, asked = readers.cache, readers.layers[0].window
         if cache is None or cache.window is None or (asked is not None and asked <= cache.window):
             continue
         if context.sure(readers.idx, "window") and context.sure(cache.statement, "window"):
             yield _too_far(context, readers, cache, cache.window)
+
+
+def _kept_for_nobody(context: Context) -> Iterator[Diagnostic]:
+    """Projections only: what a layer's own K/V keep, the layer itself looks at."""
+    by_cache: dict[str, list[Readers]] = {}
+    for readers in context.readers:
+        if readers.cache is not None and readers.cache.projected:
+            by_cache.setdefault(readers.cache.key, []).append(readers)
+    if context.misses("layers", "cache"):
+        return
+    for group in by_cache.values():
+        cache = group[0].cache
+        assert cache is not None
+        windows = [(readers.layers[0].window, readers) for readers in group]
+        stated = [(window + readers.layers[0].sinks, readers) for window, readers in windows if window is not None]
+        sure = all(context.sure(readers.idx, "window") for readers in group) and context.sure(cache.statement, "window")
+        if not sure or len(stated) < len(group):
+            continue
+        places, span = context.places(cache.statement), context.places(cache.statement).settings.get("window")
+        widest, readers = max(stated, key=lambda pair: pair[0])
+        sinks = max(readers.layers[0].sinks for readers in group)
+        if sinks or (cache.window is not None and cache.window <= widest):
+            continue
+        end = Span(places.whole.source, places.whole.end, places.whole.end)
+        heads = cache.kv_heads
+        comma = "," if places.settings else ""
+        yield KeepsTooMuch(
+            span=span or places.head,
+            cache=cache_name(cache),
+            kept=cache.window,
+            widest=widest,
+            readers=readers.shown,
+            reader_span=context.spans.setting(readers.idx, "window"),
+            token_bytes=4 * heads.count * heads.head_dim if heads and heads.head_dim else 0,
+            edit=Edit(span or end, f"window {widest}" if span else f"{comma} window {widest}"),
+        )
 
 
 def _too_far(context: Context, readers: Readers, cache: CacheNode, kept: int) -> ReaderLooksTooFar:

@@ -29,25 +29,20 @@ class CliError(Exception):
 
 
 def use_colour(stream: Any) -> bool:
-    """Colour on a terminal unless NO_COLOR is set (no-color.org)."""
-    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+    """Colour on a terminal, or where FORCE_COLOR is set; never where NO_COLOR is (no-color.org, force-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
 def print_diagnostics(diagnostics: Sequence[Diagnostic], stream: Any) -> None:
     """Diagnostics as text, coloured where that is wanted."""
-    from archspec.render import render_text, segments
+    from archspec.render import render_text
 
-    if not diagnostics:
-        return
-    if not use_colour(stream):
-        print(render_text(diagnostics), end="\n\n", file=stream)
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(file=stream, soft_wrap=True, highlight=False)
-    for diagnostic in diagnostics:
-        console.print(Text.assemble(*segments(diagnostic)), end="\n\n")
+    if diagnostics:
+        print(render_text(diagnostics, use_colour(stream)), end="\n\n", file=stream)
 
 
 def analysed(path: Path) -> Analysis:
@@ -65,6 +60,20 @@ def counts(text: str, option: str) -> tuple[int, ...]:
         return tuple(parse_count(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated here without swapping, if the system says (Linux)."""
+    found = []
+    try:
+        meminfo = Path("/proc/meminfo").read_text()
+        found += [int(line.split()[1]) << 10 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        found += [max(int(limit) - used, 0)] if limit.isdecimal() else []
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(found, default=None)
 
 
 @contextmanager

@@ -165,14 +165,16 @@ def code_actions(
 
 
 def _workspace_edit(help_: Help, places: Places, version: int | None) -> types.WorkspaceEdit | None:
-    if help_.edit is None:
-        return None
-    location = places.location(help_.edit.span)
-    document = types.OptionalVersionedTextDocumentIdentifier(
-        uri=location.uri, version=version if places.is_own(help_.edit.span) else None
-    )
-    edit = types.TextEdit(location.range, help_.edit.text)
-    return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(document, [edit])])
+    """All edits of a help, in whatever files they are; None if it has none."""
+    changes: dict[str, types.TextDocumentEdit] = {}
+    for edit in help_.edits:
+        location = places.location(edit.span)
+        document = types.OptionalVersionedTextDocumentIdentifier(
+            uri=location.uri, version=version if places.is_own(edit.span) else None
+        )
+        change = changes.setdefault(location.uri, types.TextDocumentEdit(document, []))
+        change.edits = [*change.edits, types.TextEdit(location.range, edit.text)]
+    return types.WorkspaceEdit(document_changes=list(changes.values())) if changes else None
 
 
 def symbol(found: Symbol, places: Places) -> types.DocumentSymbol:

@@ -82,11 +82,14 @@ def load_model(
     return model
 
 
-def cache_of(plan: AnyPlan, batch: int, context: int, dtype: torch.dtype) -> Cache | LevelsCache:
-    """A cache on the CPU without a model."""
+def cache_of(
+    plan: AnyPlan, batch: int, context: int, dtype: torch.dtype, device: torch.device | None = None
+) -> Cache | LevelsCache:
+    """A cache without a model, on the CPU unless `device` says otherwise."""
+    device = device or torch.device("cpu")
     if isinstance(plan, LevelsPlan):
-        return LevelsCache(plan, batch, context, dtype=dtype, device=torch.device("cpu"))
-    return Cache(plan, batch, context, dtype=dtype, device=torch.device("cpu"))
+        return LevelsCache(plan, batch, context, dtype=dtype, device=device)
+    return Cache(plan, batch, context, dtype=dtype, device=device)
 
 
 def build_meta(plan: AnyPlan, dtype: str = "float32") -> AnyModel:

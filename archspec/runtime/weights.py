@@ -1,7 +1,5 @@
 """Weights on disk: `model.arch` and `model.safetensors` in one folder, written whole or not at all."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from archspec.files import write_files
 
 ARCH_FILE = "model.arch"
 WEIGHTS_FILE = "model.safetensors"
@@ -32,30 +32,6 @@ def save_model(model: nn.Module, directory: str | Path, arch_text: str) -> None:
         ARCH_FILE: lambda path: path.write_text(arch_text, encoding="utf-8"),
     }
     write_files(folder, writers)
-
-
-def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
-    """Let each writer fill a temporary file beside its target, then rename all of them."""
-    written: dict[Path, Path] = {}
-    try:
-        for name, write in writers.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-            os.close(handle)
-            written[folder / name] = Path(temporary)
-            write(Path(temporary))
-        for target, path in written.items():
-            path.chmod(0o666 & ~_umask())
-            os.replace(path, target)
-    finally:
-        for path in written.values():
-            path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The process's mask, which mkstemp's private mode would otherwise hide."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @torch.no_grad()

@@ -272,7 +272,8 @@ class Elaborator:
 
     def _layers(self, statement: tree.Layers) -> None:
         mixer, source = self._mixer(statement.mixer)
-        settings, spans = self._own_settings(statement.clauses, mixer)
+        known = mixer if str(statement.mixer.word.value) == mixer else "attend"  # what a guess takes is not judged
+        settings, spans = self._own_settings(statement.clauses, known)
         ranges = self._ranges(statement)
         self._add(
             model.LayersStatement(
@@ -339,6 +340,8 @@ class Elaborator:
             ranges.append(model.LayerRange(first=first, last=last, step=max(item.step, 1)))
         if len(ranges) == len(statement.items):
             return tuple(ranges)
+        if not self.parsed.lost.isdisjoint(("layers", "any")):
+            self._doubt("ranges")  # which layers are left depends on what was lost
         if len(statement.items) > 1:
             alone = "stands alone: it means every other layer"
             self.found.append(errors.BadValue(span=statement.list_span, setting="rest", rule=alone))

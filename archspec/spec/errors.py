@@ -1,16 +1,21 @@
 """Errors of elaboration: words, values and settings that do not belong. E0010 to E0018, and E0108."""
 
+import re
 from dataclasses import dataclass
 
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
 from archspec.source import Span
 from archspec.spec.spans import without
-from archspec.syntax.words import NOT_YET, meant
+from archspec.syntax.words import NOT_YET, YES, meant, surely_means
+
+_END = re.compile(r"[ \t]*(?:end|final)\b")
 
 
 def _guess(span: Span, word: str, known: tuple[str, ...]) -> tuple[Help, ...]:
     guess = meant(word, known)
-    return (Help(f"did you mean `{guess}`?", Edit(span, guess)),) if guess else ()
+    if guess is None:
+        return ()
+    return (Help(f"did you mean `{guess}`?", Edit(span, guess), surely_means(word, guess, known)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,13 @@ class UnknownKind(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         if self.word.lower() in ("none", "off", "false") and self.setting != "no":
-            return (Help(f"write `no {self.setting}`"),)
+            start = self.span.start - len(self.setting) - 1
+            whole = Span(self.span.source, start, self.span.end)
+            edit = Edit(whole, f"no {self.setting}") if whole.text.startswith(f"{self.setting} ") else None
+            return (Help(f"write `no {self.setting}`", edit, safe=True),)
+        if self.word.lower() in YES and self.setting == "bias":
+            edit = Edit(Span(self.span.source, self.span.start - 1, self.span.end), "")
+            return (Help("write `bias` alone for all of them", edit),)
         return _guess(self.span, self.word, self.known)
 
     def notes(self) -> tuple[str, ...]:
@@ -106,6 +117,8 @@ class StatedTwice(Diagnostic):
         if self.setting == "layers":
             example = f"`{self.span.text} attend`"
             return (Help(f"a number alone is the total; a statement about one layer says what it is: {example}"),)
+        if self.span.text == self.first.text:
+            return (Help("leave one of them out: they say the same", without(self.span), safe=True),)
         return (Help("leave one of them out", without(self.span)),)
 
 
@@ -258,16 +271,20 @@ class OpenRange(Diagnostic):
     last: int | str | None
 
     def message(self) -> str:
+        if self.last == 1:
+            return "there is no layer -1: layers are counted from 1, and none from the end"
         return f"the range `{self.span.text}` has only one end"
 
     def helps(self) -> tuple[Help, ...]:
         if self.last is None:
             closed = f"{self.first}-last"
-            return (Help(f"write `{closed}`", Edit(self.span, closed)),)
+            word = _END.match(self.span.source.text, self.span.end)
+            if word is not None:  # `1-end`
+                span = Span(self.span.source, self.span.start, word.end())
+                return (Help(f"write `{closed}`", Edit(span, closed), safe=True),)
+            return (Help(f"write `{closed}`", Edit(self.span, closed), safe=True),)
         if self.last == 1:
-            return (
-                Help("write `last` for the last layer: layers are not counted from the end", Edit(self.span, "last")),
-            )
+            return (Help("write `last` for the last layer", Edit(self.span, "last")),)
         return (
             Help(f"write `1-{self.last}`", Edit(self.span, f"1-{self.last}")),
             Help("or `last` for the last layer: layers are not counted from the end"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
+from archspec.diagnostics import Diagnostic, Edit, Help, Label, is_slip, listing
 from archspec.source import Span
 from archspec.spec.spans import without
 
@@ -126,7 +126,7 @@ class LevelNamed(Diagnostic):
         return f"`{self.level}.{self.cache}` names a level, but this model is one stack of layers"
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help(f"write `{self.cache}`", Edit(self.span, self.cache)),)
+        return (Help(f"write `{self.cache}`", Edit(self.span, self.cache), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,8 @@ class UnknownDoor(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         fixed = f"blocks.{self.emitted}"
-        return (Help(f"write `{fixed}`", Edit(self.span, fixed)),)
+        safe = is_slip(self.span.text, fixed, (fixed,))
+        return (Help(f"write `{fixed}`", Edit(self.span, fixed), safe),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +312,11 @@ class OutsideItsLevel(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         if self.opened is not None:
-            return (Help("levels stand side by side: is a `}` missing before this one?"),)
+            text = self.span.source.text
+            start = text.rfind("\n", 0, self.span.start) + 1
+            indent = text[start : self.span.start]
+            edit = None if indent.strip() else Edit(Span(self.span.source, start, start), f"{indent}}}\n")
+            return (Help("levels stand side by side: is a `}` missing before this one?", edit),)
         return (Help(f"it stands in {listing(self.levels, quote=False)}"),)
 
 

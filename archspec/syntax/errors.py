@@ -1,11 +1,12 @@
 """Errors of the syntax: words, characters and braces. E0001 to E0003, E0006 to E0009, E0019 and E0024."""
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
 from archspec.source import Span
-from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH, NOT_YET, meant
+from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH, NOT_YET, meant, surely_means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class UnexpectedText(Diagnostic):
         return f"expected {_one_of(self.expected)}" if self.expected else ""
 
     def helps(self) -> tuple[Help, ...]:
-        return () if self.hint is None else (Help(self.hint, self.edit),)
+        return () if self.hint is None else (Help(self.hint, self.edit, safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +54,22 @@ class UnexpectedWord(Diagnostic):
     words: tuple[str, ...]
     expected: tuple[str, ...]
     hint: str | None = None
+    edit: Edit | None = None
 
     def message(self) -> str:
         return f"`{self.word}` does not fit here"
 
     def remark(self) -> str:
-        return f"expected {_one_of(self.expected)}"
+        return f"expected {_one_of(self.expected)}" if self.expected else ""
 
     def helps(self) -> tuple[Help, ...]:
         if self.hint is not None:
-            return (Help(self.hint),)
+            return (Help(self.hint, self.edit, safe=True),)
         guess = meant(self.word, self.words)
-        return (Help(f"did you mean `{guess}`?", Edit(self.span, guess)),) if guess else ()
+        if guess is None:
+            return ()
+        safe = surely_means(self.word, guess, self.words)
+        return (Help(f"did you mean `{guess}`?", Edit(self.span, guess), safe),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ class CapitalKeyword(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         lower = self.word.lower()
-        return (Help(f"write `{lower}`", Edit(self.span, lower)),)
+        return (Help(f"write `{lower}`", Edit(self.span, lower), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +143,14 @@ class StrayCharacter(Diagnostic):
 
     code = "E0007"
     character: str
-    count: int = 1
+    others: tuple[Span, ...] = ()
+    """Further places of the same character."""
 
     def message(self) -> str:
         if self.character == "\0":
             return "a NUL byte: this is not a text file"
+        if self.character == "//":
+            return "`//` starts no comment here"
         name = unicodedata.name(self.character, "").lower()
         shown = f"U+{ord(self.character):04X}{f' ({name})' if name else ''}"
         if self.character.isprintable() and self.character not in LIKE_A_DASH:
@@ -153,35 +161,91 @@ class StrayCharacter(Diagnostic):
         return "not part of the language"
 
     def helps(self) -> tuple[Help, ...]:
+        text = self._instead()
+        if text is None:
+            return ()
+        first, *more = (_replaced(span) for span in (self.span, *self.others))
+        return (Help(text, first, first is not None, tuple(edit for edit in more if edit is not None)),)
+
+    def _instead(self) -> str | None:
         character = self.character
         if character in LIKE_A_DASH:
-            return (Help("write `-`", Edit(self.span, "-")),)
+            return "write `-`"
         if character in LIKE_A_BLANK:
-            return (Help("write a blank", Edit(self.span, " ")),)
-        fixed = _INSTEAD.get(character)
-        if fixed is not None:
-            return (Help(fixed[0], None if fixed[1] is None else Edit(self.span, fixed[1])),)
-        folded = unicodedata.normalize("NFKC", character)
-        if folded != character and len(folded) == 1 and folded.isascii():
-            return (Help(f"write `{folded}`", Edit(self.span, folded)),)
-        return ()
+            return "write a blank"
+        if character in _INSTEAD:
+            return _INSTEAD[character]
+        folded = _folded(character)
+        return None if folded is None else f"write `{folded}`"
 
     def notes(self) -> tuple[str, ...]:
-        return (f"there are {self.count} of them in this file",) if self.count > 1 else ()
+        return (f"there are {1 + len(self.others)} of them in this file",) if self.others else ()
 
 
-_INSTEAD: dict[str, tuple[str, str | None]] = {
-    "=": ("a setting is its word and its value: `heads 24 x 128`", " "),
-    "/": ("comments start with `#`", "#"),
-    ";": ("a statement ends at the end of its line, and settings are separated by `,`", None),
-    "*": ("write `x`", "x"),
-    "+": ("numbers are written out", None),
-    "[": ("ranges and lists stand without brackets: `layers 1, 21-22 attend`", None),
-    "]": ("ranges and lists stand without brackets: `layers 1, 21-22 attend`", None),
-    '"': ("names stand without quotes", None),
-    "'": ("names stand without quotes", None),
-    "\r": ("lines end with a line feed: save the file with Unix or Windows line ends", None),
+_BRACKETS = "ranges and lists stand without brackets: `layers 1, 21-22 attend`"
+_INSTEAD: dict[str, str] = {
+    "=": "a setting is its word and its value: `heads 24 x 128`",
+    "//": "comments start with `#`",
+    "\\": "a comma at the end of a line continues the statement: leave this out",
+    "/": "comments start with `#`",
+    ";": "a statement ends at the end of its line, and settings are separated by `,`",
+    "*": "write `x`",
+    "+": "numbers are written out",
+    "[": _BRACKETS,
+    "]": _BRACKETS,
+    '"': "names stand without quotes",
+    "'": "names stand without quotes",
+    "\r": "lines end with a line feed: save the file with Unix or Windows line ends",
 }
+
+
+def _folded(character: str) -> str | None:
+    """The ASCII character that a full-width one, or one in bold, stands for."""
+    folded = unicodedata.normalize("NFKC", character)
+    return folded if folded != character and len(folded) == 1 and folded.isascii() else None
+
+
+def _replaced(span: Span) -> Edit | None:
+    """What a person would type instead of a look-alike; None where that is not clear."""
+    text, character = span.source.text, span.text
+    before, behind = text[max(span.start - 1, 0) : span.start], text[span.end : span.end + 1]
+    if character in LIKE_A_DASH:
+        return Edit(span, "-")
+    if character in LIKE_A_BLANK:
+        return Edit(span, " ")
+    if character in ("//", "*"):
+        return Edit(span, "#" if character == "//" else "x")
+    if character == "=":
+        start = span.start
+        while text[start - 1 : start] in (" ", "\t"):
+            start -= 1
+        return Edit(Span(span.source, start, _blanks_end(text, span.end)), " ")
+    if character == "\\":
+        return Edit(span, "") if _ENDS_LINE.match(text, span.end) else None
+    if character in "[]\"'":
+        return Edit(span, " " if _is_word(before) and _is_word(behind) else "")
+    if character == ";":
+        if _ENDS_LINE.match(text, span.end):
+            return Edit(span, "")
+        line = text.rfind("\n", 0, span.start) + 1
+        indent = text[line : _blanks_end(text, line)]
+        end = _blanks_end(text, span.end)
+        return Edit(Span(span.source, span.start, end), f"\n{indent}")
+    folded = None if character in _INSTEAD else _folded(character)
+    return None if folded is None else Edit(span, folded)
+
+
+_ENDS_LINE = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)")
+
+
+def _blanks_end(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t"):
+        position += 1
+    return position
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +378,7 @@ class AfterModel(Diagnostic):
     def helps(self) -> tuple[Help, ...]:
         if self.span.text == "}":
             return (Help("leave it out", Edit(self.span, "")),)
-        return (Help("is this `}` one too many?"),)
+        return (Help("is the `}` before it one too many? then leave that out", Edit(self.closing, "")),)
 
 
 def _one_of(expected: tuple[str, ...]) -> str:

@@ -33,7 +33,7 @@ class MissingAt(Diagnostic):
         return f"`{self.written}` lacks the `@` between `cache` and the layer number"
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed)),)
+        return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class MissingTo(Diagnostic):
         return "missing `to` before the cache"
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help("write `cross-attend to cache...`", Edit(at_start(self.span), "to ")),)
+        return (Help("write `cross-attend to cache...`", Edit(at_start(self.span), "to "), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class MissingComma(Diagnostic):
     def helps(self) -> tuple[Help, ...]:
         text = self.span.source.text
         end = len(text[: self.span.start].rstrip())
-        return (Help("separate settings with `,`", Edit(Span(self.span.source, end, end), ",")),)
+        return (Help("separate settings with `,`", Edit(Span(self.span.source, end, end), ","), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class MissingParentheses(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         fixed = f"({self.span.text})"
-        return (Help(f"write `{fixed}`", Edit(self.span, fixed)),)
+        return (Help(f"write `{fixed}`", Edit(self.span, fixed), safe=True),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,10 @@ class MissingOpening(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         if self.follows:
-            return (Help("move the `{` to the end of this line"),)
+            edit = Edit(
+                Span(self.span.source, self.span.start, self.span.source.text.index("{", self.span.end) + 1), " {"
+            )
+            return (Help("move the `{` to the end of this line", edit, safe=True),)
         if self.missing == ("`{`",):
-            return (Help("write ` {` on this line", Edit(self.span, " {")),)
+            return (Help("write ` {` on this line", Edit(self.span, " {"), safe=True),)
         return (Help("a model starts with `model NAME {`"),)

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 import lark.lexer
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from lark.tree import Meta
 
-from archspec.diagnostics import Diagnostic
+from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Source, Span
-from archspec.syntax import errors, expecting, tree
+from archspec.syntax import errors, expecting, missing, scan, tree
 from archspec.syntax.lexemes import Lexeme
 from archspec.syntax.recovery import Recovery
-from archspec.syntax.scan import read_through
 
 
 @cache
@@ -94,6 +94,8 @@ def _expected(terminals: frozenset[str]) -> tuple[str, ...]:
         return ("`,`", "a mixer such as `attend`")
     if "_MODEL" in terminals:
         return ("`model`",)
+    if terminals == {"BLOCKS", "_CACHE", "TOKENS"}:
+        return ("a cache such as `cache@4`",)
     if "_RBRACE" not in terminals and len(terminals) > 1:
         terminals -= {"_NL"}  # a comma may be followed by a line end, but that is not what is missing
     words = sorted(f"`{word}`" for word, terminal in keywords().items() if terminal in terminals)
@@ -106,17 +108,18 @@ def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
     """Parse one file. The tree is None if no `model NAME { ... }` could be made out at all."""
     if (position := source.text.find("\0")) >= 0:
         return None, [errors.StrayCharacter(span=Span(source, position, position + 1), character="\0")]
-    text, odd = read_through(source.text)
+    slips = list(scan.slips(source.text))
+    text, odd = scan.read_through(scan.mended(source.text, slips))
     recovery = Recovery(source, text, keywords(), _expected, _token)
     try:
         parsed = _lark().parse(text, on_error=recovery.on_error)
     except UnexpectedInput:
-        return None, recovery.found + _look_alikes(source, odd, recovery)
+        return None, recovery.found + _read_as(source, slips, odd, recovery)
     builder = _TreeBuilder(source, frozenset(recovery.lost), tuple(sorted(recovery.holes)))
     model = builder.transform(parsed)
     if model is None and not recovery.found:
         recovery.found.append(errors.NoModel(span=Span(source, 0, 0)))
-    return model, recovery.found + _look_alikes(source, odd, recovery)
+    return model, recovery.found + _read_as(source, slips, odd, recovery)
 
 
 def lexemes(text: str) -> list[Lexeme]:
@@ -136,14 +139,31 @@ def lexemes(text: str) -> list[Lexeme]:
     return found
 
 
-def _look_alikes(source: Source, odd: Mapping[str, list[int]], recovery: Recovery) -> list[Diagnostic]:
-    """Characters that were read as what they look like, one message a kind; not in statements that were dropped."""
-    found: list[Diagnostic] = []
+MAX_PLACES = 10_000
+"""Places of one character that a message knows; a file with more of them is no spec."""
+
+
+def _read_as(
+    source: Source, slips: list[scan.Slip], odd: Mapping[str, list[int]], recovery: Recovery
+) -> list[Diagnostic]:
+    """What was read as what it looks like: slips, then characters, one message a kind.
+
+    Not in statements that were dropped, nor where another message stands already.
+    """
+    if any(isinstance(diagnostic, errors.NoModel) for diagnostic in recovery.found):
+        return []
+    found: list[Diagnostic] = [
+        _slip(source, slip) for slip in slips[:MAX_PLACES] if not recovery.was_dropped(slip.start)
+    ]
+    covered = {
+        place for d in (*recovery.found, *found) for place in range(d.span.start, min(d.span.end, d.span.start + 99))
+    }
     for character, places in odd.items():
-        kept = [place for place in places if not recovery.was_dropped(place)]
+        free = (place for place in places if place not in covered and not recovery.was_dropped(place))
+        kept = list(islice(free, MAX_PLACES))
         if kept:
-            span = Span(source, kept[0], kept[0] + 1)
-            found.append(errors.StrayCharacter(span=span, character=character, count=len(kept)))
+            first, *others = (Span(source, place, place + len(character)) for place in kept)
+            found.append(errors.StrayCharacter(span=first, character=character, others=tuple(others)))
     return found
 
 
@@ -160,6 +180,15 @@ def expected_at(text: str, offset: int) -> expecting.Expected | None:
         return Recovery(source, known, keywords(), _expected, _token)
 
     return expecting.expected(text, offset, attempt, keywords(), make_recovery)
+
+
+def _slip(source: Source, slip: scan.Slip) -> Diagnostic:
+    span = Span(source, slip.start, slip.end)
+    if slip.kind == "cache":
+        return missing.MissingAt(span=span, written=span.text, fixed=slip.fixed)
+    what = "a range" if slip.kind == "range" else "a list"
+    hint, edit = f"{what} is written `{slip.fixed}`", Edit(span, slip.fixed)
+    return errors.UnexpectedText(span=span, written=f"`{span.text}`", expected=(what,), hint=hint, edit=edit)
 
 
 def _token(terminal: str, text: str, start: int, end: int) -> Token:

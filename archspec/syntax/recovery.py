@@ -13,7 +13,8 @@ from typing import Any
 from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
 from archspec.syntax import errors, missing, scan
-from archspec.syntax.repairs import Feed, Repair, Situation, repair
+from archspec.syntax.repairs import repair
+from archspec.syntax.situation import Feed, Repair, Situation
 from archspec.syntax.words import NOT_YET
 
 MAX_SYNTAX_ERRORS = 100
@@ -201,6 +202,7 @@ class Recovery:
         if token.type == "_MODEL":
             self._report(errors.SecondModel(span=self._span(token), first=first))
         else:
+            self.lost.add("any")
             self._report(errors.AfterModel(span=self._span(token), closing=first))
         self._skip_to(parser, len(self.text))
         return True
@@ -217,6 +219,10 @@ class Recovery:
         at = self._situation(parser, token, accepted)
         if "_MODEL" in accepted and token.type == "_LBRACE":
             self._report(errors.NoModel(span=at.span, like_json=True))
+            self._skip_to(parser, len(self.text))
+            return True
+        if token.type != "_LBRACE" and "{" not in self.text and token.type != "_NL":
+            self._report(errors.NoModel(span=at.span))
             self._skip_to(parser, len(self.text))
             return True
         absent = _HEAD[next(idx for idx, terminal in enumerate(_HEAD) if terminal in accepted) :]
@@ -274,6 +280,8 @@ class Recovery:
     def _end_of_file(self, parser: Any, accepted: frozenset[str]) -> bool:
         end = len(self.text.rstrip())
         span = Span(self.source, end, end)
+        if any(isinstance(diagnostic, errors.NoModel) for diagnostic in self.found):
+            return False
         if self._head_terminals(parser):
             shown = tuple(_HEAD_SHOWN[terminal] for terminal in _HEAD if terminal in accepted or terminal == "_LBRACE")
             self._report(missing.MissingOpening(span=span, missing=shown))

@@ -4,63 +4,19 @@ A repair is a guess for the sake of the rest of the file. It never makes a file 
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from archspec.diagnostics import Diagnostic, Edit
-from archspec.source import Source, Span
-from archspec.syntax import errors, missing
-from archspec.syntax.scan import word_before
+from archspec.source import Span
+from archspec.syntax import errors, habits, missing
+from archspec.syntax.scan import after_blanks, word_before
+from archspec.syntax.situation import Feed, Repair, Situation
 from archspec.syntax.words import NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, meant
-
-Feed = tuple[str, str]
-"""Terminal and text of a token that is handed to the parser."""
 
 _ITEMS = frozenset({"RANGE", "INT", "LAST", "REST", "OPEN_RANGE"})
 _HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED"})
-_PHRASES = ("kv heads", "tied embeddings", "prefill exit")
+_AFTER_CACHE = re.compile(r"cache[ \t]*@[ \t]*\d{1,18}[ \t]*$")
 _TOTAL = re.compile(r"\blayers[ \t]+(\d{1,18})[ \t]*$")
-
-
-@dataclass(frozen=True)
-class Situation:
-    """An unexpected token and what the parser would have accepted in its place."""
-
-    source: Source
-    terminal: str
-    text: str
-    span: Span
-    accepted: frozenset[str]
-    keywords: Mapping[str, str]
-    """Word -> terminal."""
-    shown: tuple[str, ...]
-    """What was expected, in the language's words."""
-    fits: Callable[[tuple[str, ...]], bool]
-    """Whether the parser would take these terminals, one after the other."""
-
-    @property
-    def is_word(self) -> bool:
-        return self.terminal in ("NAME", "MODEL_NAME") or self.text in self.keywords
-
-    def terminals_of(self, phrase: str) -> tuple[str, ...]:
-        return tuple(self.keywords[word] for word in phrase.split() if word in self.keywords)
-
-    def known_words(self) -> tuple[str, ...]:
-        """Keywords that fit, and phrases that start with one of them."""
-        words = tuple(word for word, terminal in self.keywords.items() if terminal in self.accepted)
-        return words + tuple(phrase for phrase in _PHRASES if phrase.split()[0] in words)
-
-
-@dataclass(frozen=True)
-class Repair:
-    """How to go on. Without `feed`, the clause or statement is dropped."""
-
-    diagnostic: Diagnostic | None
-    feed: tuple[Feed, ...] | None = None
-    pop_to: str | None = None
-    """Go back to where this terminal fits before anything is fed."""
-    quiet: bool = False
-    """Further errors in the same clause follow from this one."""
 
 
 def repair(at: Situation) -> Repair:
@@ -102,7 +58,7 @@ def _cross_attend_in_two_words(at: Situation) -> Repair | None:
 def _missing_to(at: Situation) -> Repair | None:
     if at.terminal != "_CACHE" or "_TO" not in at.accepted:
         return None
-    reported = word_before(at.source.text, at.span.start) == "attend"  # the mixer does not fit either, and is reported
+    reported = word_before(at.source.text, at.span.start) != "cross-attend"  # the mixer does not fit, and is reported
     diagnostic = None if reported else missing.MissingTo(span=at.span)
     return Repair(diagnostic, (("_TO", ""), (at.terminal, at.text)))
 
@@ -151,13 +107,18 @@ def _missing_colon(at: Situation) -> Repair | None:
     if at.accepted != {"_COLON"} or not (at.terminal == "_NL" or at.fits(("_COLON", at.terminal))):
         return None
     text = at.source.text
-    start = max(text.rfind("cache", 0, at.span.start), 0)
+    line = text.rfind("\n", 0, at.span.start) + 1
     end = len(text[: at.span.start].rstrip(" \t"))
-    edit = Edit(Span(at.source, end, end), ":")
-    span = Span(at.source, start, end)
-    hint = "a cache is declared with `:` behind it, and its settings"
+    head = text[max(text.rfind(word, line, at.span.start) for word in ("cache", "iterate")) : end]
+    place = Span(at.source, end, end)
+    if head.endswith("="):  # as in `cache@4 = kv heads 8`
+        head = head[:-1].rstrip()
+        place = Span(at.source, end - 1 - (text[end - 2] == " "), end)
+    edit = Edit(place, ":")
+    passes = head.startswith("iterate")
+    hint = f"write `{head}:` and then {'the passes' if passes else 'the settings of the cache'}"
     diagnostic = errors.UnexpectedText(
-        span=Span(at.source, end, end), written=f"what follows `{span.text}`", expected=("`:`",), hint=hint, edit=edit
+        span=place, written=f"what follows `{head}`", expected=("`:`",), hint=hint, edit=edit
     )
     return Repair(diagnostic, (("_COLON", ":"), (at.terminal, at.text)))
 
@@ -166,14 +127,15 @@ def _missing_brace(at: Situation) -> Repair | None:
     """`tokens in block`, and the level starts on the next line."""
     if at.accepted != {"_LBRACE"} or at.terminal != "_NL":
         return None
-    edit: Edit | None = Edit(at.span, " {")
-    hint = "write ` {` on this line"
-    if at.source.text[at.span.start :].lstrip().startswith("{"):
-        hint, edit = "move the `{` to the end of this line", None
+    edit, hint = Edit(at.span, " {"), "write ` {` on this line"
+    brace = after_blanks(at.source.text, at.span.start)
+    below = at.source.text[brace : brace + 1] == "{"
+    if below:
+        hint, edit = "move the `{` to the end of this line", Edit(Span(at.source, at.span.start, brace + 1), " {")
     diagnostic = errors.UnexpectedText(
         span=at.span, written="the end of the line", expected=("`{`",), hint=hint, edit=edit
     )
-    return Repair(diagnostic, () if edit is None else (("_LBRACE", "{"), ("_NL", at.text)))
+    return Repair(diagnostic, () if below else (("_LBRACE", "{"), ("_NL", at.text)))
 
 
 def _keyword_as_mixer(at: Situation) -> Repair | None:
@@ -236,7 +198,7 @@ def _no_mixer(at: Situation, end: int, following: tuple[Feed, ...]) -> Repair:
 
 def _colon(at: Situation) -> Repair | None:
     """`layers: 24`, `width: 3072`, as in YAML."""
-    if at.terminal != "_COLON" or not at.accepted & {"TOTAL", "INT"}:
+    if at.terminal != "_COLON" or not at.accepted & {"TOTAL", "INT", "NAME"}:
         return None
     word = word_before(at.source.text, at.span.start)
     if word not in at.keywords:
@@ -247,9 +209,10 @@ def _colon(at: Situation) -> Repair | None:
 
 
 def _misspelt(at: Situation) -> Repair | None:
-    if not at.is_word or (at.text in at.keywords and at.text not in OTHER_NAMES):
-        return None
     words = at.known_words()
+    alone = len(words) == 1 and at.accepted <= set(at.keywords.values())
+    if not at.is_word or (at.text in at.keywords and at.text not in OTHER_NAMES and not alone):
+        return None
     guess = meant(at.text, words)
     if guess is None:
         return None
@@ -262,6 +225,7 @@ def _misspelt(at: Situation) -> Repair | None:
 
 _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _capital,
+    *habits.FIRST,
     _cross_attend_in_two_words,
     _missing_to,
     _missing_at,
@@ -275,6 +239,7 @@ _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _layer_list,
     _colon,
     _misspelt,
+    *habits.LAST,
 )
 
 
@@ -284,11 +249,20 @@ def _unexpected(at: Situation) -> Diagnostic:
             hint = f"`{at.text}` is a setting of the whole model: write it in the header, on a line of its own"
             return errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint)
     if at.is_word:
-        return errors.UnexpectedWord(
-            span=at.span, word=at.text, words=at.known_words(), expected=at.shown, hint=_hint_about_levels(at)
-        )
+        about = _hint_about_a_word(at) or _hint_about_levels(at)
+        words = at.known_words()
+        return errors.UnexpectedWord(span=at.span, word=at.span.text, words=words, expected=at.shown, hint=about)
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
     return errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=_hint(at))
+
+
+def _hint_about_a_word(at: Situation) -> str | None:
+    before = at.source.text[: at.span.start].rstrip()
+    if at.accepted == {"_LBRACE"} and re.search(r"\bmodel[ \t]+[\w.-]+$", before[-200:]):
+        return "the name of a model is one word"
+    if at.text == "cache" and re.search(r"\bto[ \t]+cache[^,\n]*,$", before[-200:]):
+        return "a layer reads one cache: give each cache its own `layers` statement"
+    return None
 
 
 def _hint_about_levels(at: Situation) -> str | None:
@@ -310,6 +284,23 @@ def _hint(at: Situation) -> str | None:
     levels = _hint_about_levels(at)
     if levels is not None:
         return levels
+    if at.accepted >= {"RANGE", "REST"} and at.text in ("(", "."):
+        return "ranges and lists stand without brackets or dots: `layers 1, 21-24 attend`"
+    if (
+        at.terminal in ("INT", "OPEN_RANGE")
+        and "_NL" in at.accepted
+        and _AFTER_CACHE.search(at.source.text, 0, at.span.start)
+    ):
+        return "a layer reads one cache; `cache@below` is the nearest that a lower layer has, for each reader"
+    if at.terminal == "INT" and {"NAME", "_COMMA"} <= at.accepted and at.source.text[at.span.start - 1].isspace():
+        before = word_before(at.source.text, at.span.start)
+        return f"a range is written `{before}-{at.text}`, a list `{before}, {at.text}`"
+    if at.accepted == {"_WIDTH"}:
+        return "write `embed scale sqrt(width)`, or the number itself"
+    if at.terminal == "OPEN_RANGE" and word_before(at.source.text, at.span.start) == "window":
+        return "write `no window` for a layer that sees everything"
+    if at.text == "." and at.source.text[at.span.start - 1 : at.span.start].isdecimal():
+        return "this is counted in whole numbers"
     if at.terminal == "OPEN_RANGE" and "LAST" in at.accepted:
         return "layers are counted from 1; `last` is the last one"
     if "MODEL_NAME" in at.accepted:

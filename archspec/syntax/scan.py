@@ -5,6 +5,9 @@ Contract: linear in the text, comments are passed over, and every answer is an o
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH
 
@@ -13,7 +16,58 @@ _CLAUSE = re.compile(r"[,\n#}{]")
 _STATEMENT = re.compile(r"(,)(?:[ \t\r]|#[^\n]*)*\n|#[^\n]*|[\n}{]")
 _BRACES = re.compile(r"#[^\n]*|[{}]")
 _NEXT_MODEL = re.compile(r"^[ \t]*(?=[Mm]odel(?![\w-]))", re.MULTILINE)
-_ODD = re.compile(r"#[^\n]*|[=*\[\]\"']|\r(?!\n)|[^\x00-\x7f–—×]")
+_ODD = re.compile(r"#[^\n]*|//[^\n]*|[=*;\[\]\"']|\\(?=[ \t]*\r?\n)|\r(?!\n)|[^\x00-\x7f–—×]")
+_CACHE_SLIP = r"(?<![\w-])cache[ \t]*[(\[][ \t]*(?P<layer>\d{1,18}|last|below)[ \t]*[)\]]"
+_RANGE_SLIP = (
+    r"(?<![\w.])(?P<first>\d{1,18})[ \t]*(?P<word>:|~|\.{3,}|…|&|\b(?:through|thru|until|and)\b)[ \t]*"
+    r"(?P<last>\d{1,18}|last)(?![\w.%])(?![ \t]*(?:forward|backward))"
+)
+_SLIP = re.compile(rf"#[^\n]*|//[^\n]*|{_CACHE_SLIP}|{_RANGE_SLIP}")
+_LAYER_LIST = re.compile(
+    r"(?<![\w-])[Ll]ayers?[ \t]*[\d\s,.:~…&–—-]*(?:(?:step|through|thru|until|and)[\d\s,.:~…&–—-]*)*$"
+)
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A piece that is written as in other languages, and what it is here."""
+
+    kind: Literal["cache", "range", "list"]
+    start: int
+    end: int
+    fixed: str
+
+
+def slips(text: str) -> Iterator[Slip]:
+    """`cache(4)` for `cache@4`; in layer lists `1:4`, `1 through 4`, `1...4` for `1-4`, and `1 and 2` for `1, 2`."""
+    for found in _SLIP.finditer(text):
+        if found["layer"]:
+            yield Slip("cache", found.start(), found.end(), f"cache@{found['layer']}")
+        elif found["word"] and _is_layer_list(text, found):
+            as_list = found["word"] in ("&", "and")
+            fixed = f"{found['first']}, {found['last']}" if as_list else f"{found['first']}-{found['last']}"
+            yield Slip("list" if as_list else "range", found.start(), found.end(), fixed)
+
+
+_LOOK_BACK = 400
+"""Characters before a slip that are looked at: longer layer lists are not written by hand."""
+
+
+def _is_layer_list(text: str, found: re.Match[str]) -> bool:
+    """Whether the numbers on both sides stand in a layer list; `iterate layers 2-8: 7` has its colon rightly."""
+    line = text.rfind("\n", max(0, found.start() - _LOOK_BACK), found.start()) + 1 or max(0, found.start() - _LOOK_BACK)
+    if found["word"] == ":" and "iterate" in text[line : found.start()]:
+        return ":" in text[found.end() : clause_end(text, found.end())]
+    return _LAYER_LIST.search(text, line, found.start("word")) is not None
+
+
+def mended(text: str, found: list[Slip]) -> str:
+    """The text with slips as what they mean, every character at its place."""
+    parts, end = [], 0
+    for slip in found:
+        parts += [text[end : slip.start], slip.fixed.replace(" ", "").ljust(slip.end - slip.start)]
+        end = slip.end
+    return "".join([*parts, text[end:]])
 
 
 def after_blanks(text: str, position: int) -> int:
@@ -68,7 +122,8 @@ def read_through(text: str) -> tuple[str, dict[str, list[int]]]:
     """The text with look-alikes as what they look like, and where they are, comments aside.
 
     One character becomes one character, so that places stay: dashes, blanks and full-width forms that editors and PDFs
-    bring along; `=`, brackets and quotes as blanks, `*` as `x`.
+    bring along; `=`, brackets and quotes as blanks, `*` as `x`, `;` as the end of a line, `//` as the start of a
+    comment.
     """
     if text.startswith("\ufeff"):
         text = " " + text[1:]
@@ -77,7 +132,8 @@ def read_through(text: str) -> tuple[str, dict[str, list[int]]]:
     for found in _ODD.finditer(text):
         plain = _plain(found[0])
         if plain is not None:
-            odd.setdefault("[" if found[0] == "]" else found[0], []).append(found.start())
+            kind = "//" if found[0].startswith("//") else "[" if found[0] == "]" else found[0]
+            odd.setdefault(kind, []).append(found.start())
             parts += [text[end : found.start()], plain]
             end = found.end()
     return "".join([*parts, text[end:]]), odd
@@ -89,10 +145,12 @@ def _plain(character: str) -> str | None:
         return None
     if character in LIKE_A_DASH:
         return "-"
-    if character in LIKE_A_BLANK or character in "=[]\"'":
+    if character in LIKE_A_BLANK or character in "=[]\"'\\":
         return " "
-    if character in "*\r":
-        return {"*": "x", "\r": "\n"}[character]
+    if character in "*;\r":
+        return "x" if character == "*" else "\n"
+    if character.startswith("//"):
+        return f"#{character[1:]}"
     folded = unicodedata.normalize("NFKC", character)
     return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from archspec.diagnostics import suggest
+from archspec.diagnostics import is_slip, suggest
 
 OTHER_NAMES: dict[str, str] = {
     # settings, by their names in config files and papers
@@ -49,6 +49,9 @@ OTHER_NAMES: dict[str, str] = {
     "remaining": "rest",
     "end": "last",
     "final": "last",
+    "exit": "prefill exit",
+    "prev": "below",
+    "previous": "below",
     "architecture": "model",
     "network": "model",
     "by": "step",
@@ -74,6 +77,12 @@ OTHER_NAMES: dict[str, str] = {
     "self-attention": "attend",
     "self_attention": "attend",
     "full-attention": "attend",
+    "sliding-attention": "attend",
+    "softmax-attention": "attend",
+    "causal-attention": "attend",
+    "local-attention": "attend",
+    "sliding-window-attention": "attend",
+    "dense": "attend",
     "mha": "attend",
     "gqa": "attend",
     "mqa": "attend",
@@ -87,6 +96,61 @@ OTHER_NAMES: dict[str, str] = {
     "gated-retention": "retention",
     "mlp-only": "ffn-only",
 }
+
+LOOSE_NAMES = frozenset(
+    (
+        *("hidden", "intermediate_size", "silu", "gated-silu", "exit"),
+        *("mha", "gqa", "mqa", "sliding-attention", "sliding-window-attention", "local-attention", "dense"),
+        *("cross", "reuse", "share", "retnet"),
+    )
+)
+"""Other names that may stand for something else as well, or for more than the word that is proposed."""
+
+MIXER_WORDS = frozenset(("attend", "cross-attend", "retention", "fixed-retention", "linear-attention", "ffn-only"))
+KIND_OF = {
+    **dict.fromkeys(("swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh"), "ffn"),
+    **dict.fromkeys(("rms", "layernorm", "rmsnorm", "layer-norm"), "norm"),
+    **dict.fromkeys(("interleaved", "interleaved-linspace"), "rope"),
+}
+"""Kinds that people write without the setting that they are a kind of."""
+WHICH_LAYERS = {
+    "all": "1-last",
+    "*": "1-last",
+    "every": "1-last step 2",
+    "each": "1-last",
+    "odd": "1-last step 2",
+    "even": "2-last step 2",
+    "first": "1",
+    "top": "last",
+    "bottom": "1",
+    "range": "1-4",
+    "from": "1-4",
+}
+"""Words for layers, and the numbers that say the same, or an example of them."""
+FILLERS = frozenset({"with", "using", "and", "having", "where"})
+NONE = frozenset({"none", "off", "false", "full", "null", "infinite", "inf", "unlimited"})
+FIELDS = {
+    "layer_types": "layers are declared by statements, a kind each: `layers 1-4 attend`",
+    "max_position_embeddings": "a spec has no longest text: how much is allocated is said when the model runs",
+    "max_seq_len": "a spec has no longest text: how much is allocated is said when the model runs",
+    "block_size": "a spec has no longest text: how much is allocated is said when the model runs",
+    "context_length": "a spec has no longest text: how much is allocated is said when the model runs",
+    "q-norm": "`qk-norm` norms queries and keys: of a reader its queries, of a cache its keys",
+    "k-norm": "keys are normed once, where they are made: `qk-norm` of the layer or cache that has them",
+    "head_dim": "the size of a head stands behind their number: `heads 8 x 128`",
+    "dtype": "a spec has no dtype: it is chosen when the model is built",
+    "torch_dtype": "a spec has no dtype: it is chosen when the model is built",
+    "hidden_act": "the activation is the kind of ffn: `ffn swiglu(8192)`",
+    "activation": "the activation is the kind of ffn: `ffn swiglu(8192)`",
+    "rms_norm_eps": "the epsilon belongs to the norm: `norm rms(1e-5)`",
+    "layer_norm_eps": "the epsilon belongs to the norm: `norm layernorm(1e-5)`",
+    "attention_bias": "biases are a setting: `bias`, or `bias qkv`",
+    "num_kv_shared_layers": "layers that share keys and values read a cache: `layers 21-30 cross-attend to cache@20`",
+    "first_k_dense_replace": "layers that differ are declared by a statement of their own",
+    "pos_emb": "positions are `rope 10000`, or `no rope`",
+}
+"""Fields of config files that no setting is named after, and what stands for them."""
+YES = frozenset({"true", "yes", "on", "enabled"})
 
 NOT_YET: dict[str, str] = {
     "let": "write the number where it is used",
@@ -127,9 +191,22 @@ def meant(word: str, known: Iterable[str]) -> str | None:
     lower = word.lower()
     if lower in candidates:
         return lower
-    other = OTHER_NAMES.get(lower)
+    other = OTHER_NAMES.get(lower) or OTHER_NAMES.get(lower.replace("_", "-"))
+    if other is None and lower.replace("_", "-") in candidates:
+        return lower.replace("_", "-")
     if other is not None:
         return other if other in candidates else None
     if lower in NOT_YET:
         return None
     return suggest(lower, candidates) if len(word) > 2 else None
+
+
+def surely_means(word: str, guess: str, known: Iterable[str]) -> bool:
+    """Whether `guess`, which `meant` proposes for `word`, is no choice: the same word, or the only one near to it."""
+    lower = word.lower()
+    spelt = lower if lower in OTHER_NAMES else lower.replace("_", "-")
+    if guess in (lower, spelt):
+        return True
+    if spelt in OTHER_NAMES:
+        return spelt not in LOOSE_NAMES
+    return is_slip(lower, guess, tuple(known))

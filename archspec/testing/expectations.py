@@ -22,7 +22,7 @@ from archspec.driver import Analysis
 from archspec.plan import DTYPE_BYTES
 from archspec.units import parse_count
 
-_COMMENT = re.compile(r"#[ \t]*expect:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_COMMENT = re.compile(r"#[ \t]*expect:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _NUMBER = r"(\d[\d,_]*)"
 
 

@@ -139,7 +139,7 @@ def test_generate_from_text() -> None:
     ("args", "code", "said"),
     [
         (("check", "no/such.arch"), 1, "no such file"),
-        (("check", "specs"), 1, "a folder"),
+        (("show", "specs"), 1, "a folder"),
         (("generate", "specs", "--tokens", "1"), 1, "holds no model.arch"),
         (("generate", NANO, "--tokens", "1,x"), 2, "no list of token ids"),
         (("generate", NANO, "--tokens", "1,999", "--no-compile"), 1, "999"),
@@ -172,3 +172,98 @@ def test_failed_compile_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "do not fit the model" in done.stderr
     assert not list((tmp_path / "b").glob("*")) if (tmp_path / "b").exists() else True
+
+
+SLIPS = BROKEN.replace("layers 1-3 attend", "Layers 1-2 attend")
+CLEAN = BROKEN.replace("1-3", "1-2")
+
+
+def test_check_fix_mends_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "m.arch"
+    path.write_text(SLIPS)
+    done = run("check", path)
+    assert done.returncode == 1
+    assert "1 error, 0 warnings (1 can be fixed with `--fix`)" in done.stdout
+    done = run("check", "--diff", path)
+    assert done.returncode == 1
+    assert "-  Layers 1-2 attend\n+  layers 1-2 attend\n" in done.stdout
+    assert path.read_text() == SLIPS
+    done = run("check", "--fix", path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("1 finding fixed in 1 file\n")
+    assert path.read_text() == CLEAN
+    done = run("check", "--diff", path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert run("check", "--diff", "--fix", path).returncode == 2
+
+
+def test_check_fix_leaves_what_is_a_choice(tmp_path: Path) -> None:
+    path = tmp_path / "m.arch"
+    path.write_text(BROKEN)
+    done = run("check", "--fix", path)
+    assert done.returncode == 1
+    assert "error[E0101]" in done.stdout
+    assert path.read_text() == BROKEN
+
+
+def test_check_of_a_folder_and_of_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for name, text in (("z.arch", CLEAN), ("b/c/a.arch", BROKEN), ("notes.txt", "no spec")):
+        (tmp_path / name).write_text(text)
+    done = run("check", tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.index("a.arch:3:10") < done.stdout.index("z.arch: m, 2 layers")
+    assert "2 files checked" in done.stdout
+    (tmp_path / "empty").mkdir()
+    assert run("check", tmp_path / "empty").returncode == 2
+    command = [sys.executable, "-m", "archspec.cli.main", "check", "-"]
+    piped = subprocess.run(command, input=BROKEN.encode(), capture_output=True, check=False, cwd=ROOT, timeout=60)
+    assert piped.returncode == 1
+    assert b"<stdin>:3:10" in piped.stdout
+    assert run("check", "-", "--fix").returncode == 2
+
+
+def test_check_formats(tmp_path: Path) -> None:
+    path = tmp_path / "m.arch"
+    path.write_text(BROKEN)
+    done = run("check", path, "--format", "sarif")
+    (result,) = json.loads(done.stdout)["runs"][0]["results"]
+    assert (done.returncode, result["ruleId"]) == (1, "E0101")
+    done = run("check", path, "--format", "github")
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
+    assert done.stdout.startswith(
+        f"::error file={path},line=3,endLine=3,col=10,endColumn=13,title=archspec E0101::layer"
+    )
+
+
+def test_check_colours(tmp_path: Path) -> None:
+    path = tmp_path / "m.arch"
+    path.write_text(BROKEN)
+    assert "\x1b[" not in run("check", path, NO_COLOR="").stdout
+    assert "\x1b[1;31merror[E0101]\x1b[0m" in run("check", path, NO_COLOR="", FORCE_COLOR="1").stdout
+    assert "\x1b[" not in run("check", path, NO_COLOR="1", FORCE_COLOR="1").stdout
+
+
+def test_check_for_a_deployment() -> None:
+    done = run("check", NANO, "--tensor-parallel", "4")
+    assert done.returncode == 0
+    assert "warning[W0310]" in done.stdout
+    assert run("check", NANO, "--tensor-parallel", "3").returncode == 1
+    done = run("check", NANO, "--pipeline-split", "6")
+    assert done.returncode == 1
+    assert "`--pipeline-split 4`" in done.stdout
+    assert run("check", NANO, "--pipeline-split", "4").returncode == 0
+    for wrong in ("0", "8", "x", "3,"):
+        assert run("check", NANO, "--pipeline-split", wrong).returncode == 2
+
+
+def test_check_says_which_of_two_caches_a_name_means() -> None:
+    assert "note: `cache@4` is a projection of layer 4's output" in run("check", NANO).stdout
+
+
+def test_check_loads_neither_tables_nor_formulas() -> None:
+    code = "import sys\nfrom archspec.cli.main import app\ntry:\n    app()\nexcept SystemExit:\n    pass\n"
+    code += "print([name for name in ('rich.table', 'rich.console', 'sympy', 'torch', 'numpy') if name in sys.modules])"
+    command = [sys.executable, "-c", code, "check", str(NANO)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import program
+from pages import program, told
 
 import archspec.driver  # noqa: F401  (registers every code)
 from archspec.diagnostics import REGISTRY, Edit
@@ -23,7 +23,7 @@ UPDATE = bool(os.environ.get("UPDATE_GOLDENS"))
 
 def rendered(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Analysis, str]:
     monkeypatch.chdir(FOLDER)
-    analysis = analyse(path.name)
+    analysis = told(analyse(path.name))
     return analysis, render_text(analysis.diagnostics) + "\n"
 
 
@@ -72,7 +72,7 @@ def test_spans_are_inside_the_text(path, monkeypatch):
 
 def edits(path: Path) -> list[tuple[str, int]]:
     """Every help that says exactly what to replace: the code, and the number of the help."""
-    found = analyse(path).diagnostics
+    found = told(analyse(path)).diagnostics
     return [
         (found[idx].code, idx, nth)
         for idx in range(len(found))
@@ -91,9 +91,9 @@ FIXES = [(path, *fix) for path in PROGRAMS if path.suffix == ".arch" for fix in 
 @pytest.mark.parametrize(("path", "code", "idx", "nth"), FIXES, ids=lambda value: getattr(value, "name", str(value)))
 def test_edit_mends_what_it_is_offered_for(path, code, idx, nth):
     """After the edit the finding is gone, unless the program has several of its kind: then there is one less."""
-    analysis = analyse(path)
+    analysis = told(analyse(path))
     help_ = analysis.diagnostics[idx].helps()[nth]
-    after = analyse_text(applied(analysis.source.text, help_.edit)).diagnostics
+    after = told(analyse_text(applied(analysis.source.text, help_.edit))).diagnostics
     before = [diagnostic.code for diagnostic in analysis.diagnostics].count(code)
     if any("of them in this file" in note for note in analysis.diagnostics[idx].notes()):
         return  # one message for many places, and the edit is for the first

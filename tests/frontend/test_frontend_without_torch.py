@@ -59,6 +59,6 @@ def test_import_and_check_load_no_heavy_module(tmp_path):
     """Not even where they are installed; networkx only for drawings of the graph."""
     path = tmp_path / "m.arch"
     path.write_text(SPEC)
-    heavy = ("torch", "numpy", "safetensors", "transformers", "networkx", "rich", "typer")
+    heavy = ("torch", "numpy", "safetensors", "transformers", "networkx", "sympy", "matplotlib", "rich", "typer")
     code = f"import archspec; archspec.check(sys.argv[1]); print([name for name in {heavy!r} if name in sys.modules])"
     assert run(code, path, blocked=()).strip() == "[]"

@@ -31,7 +31,7 @@ def test_sizes_of_published_models(name):
     for batch, context in ((1, 1), (2, 4), (1, 777), (3, 5000), (2, 1 << 20)):
         elements = block_elements * -(-context // 4) + token_elements * positions
         assert plan.cache_bytes(batch, context) == batch * 2 * elements
-    assert plan.cache_formula() == f"B*e*({block_elements}*ceil(T/4) + {token_elements}*{positions})"
+    assert plan.cache_formula() == f"B*e*({block_elements}*ceil(T/4) + {token_elements * positions})"
 
 
 def test_the_example_of_the_paper_is_the_shipped_one():
@@ -65,5 +65,5 @@ def test_formula_with_windows_states_and_projections():
       }
     }"""
     plan = archspec.plan(archspec.parse_spec_text(text))
-    assert plan.cache_formula() == "B*e*(16*ceil(T/3) + 32*min(ceil(T/3), 5) + 32*4 + 32*2) + B*512"
+    assert plan.cache_formula() == "B*e*(16*ceil(T/3) + 32*min(ceil(T/3), 5) + 192) + 4*B*128"
     assert plan.cache_bytes(2, 100, "float32") == 2 * (4 * (16 * 34 + 32 * 5 + 32 * 4 + 32 * 2) + 512)

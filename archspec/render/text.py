@@ -1,8 +1,7 @@
-"""Diagnostics -> text as rustc prints it, and JSON."""
+"""Diagnostics -> text as rustc prints it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from unicodedata import combining, east_asian_width
 
 from archspec.diagnostics import Diagnostic, Help
@@ -17,13 +16,23 @@ _WIDEST = 160
 _LONGEST = 600
 
 
-def render_text(diagnostics: Sequence[Diagnostic]) -> str:
-    """All diagnostics as plain text, a blank line between two."""
-    return "\n\n".join("".join(text for text, _ in segments(diagnostic)) for diagnostic in diagnostics)
+_ANSI = {"bold": "1", "bold red": "1;31", "bold yellow": "1;33", "blue": "34", "green": "32"}
+
+
+def render_text(diagnostics: Sequence[Diagnostic], colour: bool = False) -> str:
+    """All diagnostics as text, a blank line between two; with `colour`, in ANSI escape sequences."""
+    return "\n\n".join(
+        "".join(_painted(text, style) if colour else text for text, style in segments(diagnostic))
+        for diagnostic in diagnostics
+    )
+
+
+def _painted(text: str, style: Style) -> str:
+    return f"\x1b[{_ANSI[style]}m{text}\x1b[0m" if style else text
 
 
 def segments(diagnostic: Diagnostic) -> Segments:
-    """One diagnostic as styled pieces (styles are rich's), without a final line end."""
+    """One diagnostic as styled pieces (those of `_ANSI`, or none), without a final line end."""
     style = "bold red" if diagnostic.severity == "error" else "bold yellow"
     out: Segments = [
         (f"{diagnostic.severity}[{diagnostic.code}]", style),
@@ -39,16 +48,10 @@ def segments(diagnostic: Diagnostic) -> Segments:
         out += _snippet(diagnostic, gutter, style)
     for help_ in helps:
         out += _help(help_, gutter)
-    for note in _notes(diagnostic):
+    for note in diagnostic.all_notes():
         out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": {note}", "")]
     out += [(f"\n{' ' * gutter} = ", _BAR), ("note", "bold"), (f": `archspec explain {diagnostic.code}`", "")]
     return out
-
-
-def _notes(diagnostic: Diagnostic) -> tuple[str, ...]:
-    """Its own, and where to look if the text that it points into is not what the user wrote."""
-    origin = diagnostic.span.source.origin
-    return diagnostic.notes() if origin is None else (*diagnostic.notes(), origin(diagnostic.span))
 
 
 def _shown_lines(diagnostic: Diagnostic) -> list[int]:
@@ -124,36 +127,3 @@ def _help(help_: Help, gutter: int) -> Segments:
         for offset, line in enumerate(help_.edit.text.rstrip("\n").split("\n")):
             out += [(f"\n{number + offset:>{gutter}} + ", "green"), (line, "green")]
     return out
-
-
-def to_json(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
-    """The same facts as plain values; lines and columns count from 1, `end` is exclusive."""
-    return [
-        {
-            "code": diagnostic.code,
-            "severity": diagnostic.severity,
-            "message": diagnostic.message(),
-            "span": _span_json(diagnostic.span),
-            "remark": diagnostic.remark(),
-            "labels": [{"span": _span_json(label.span), "text": label.text} for label in diagnostic.labels()],
-            "helps": [_help_json(help_) for help_ in diagnostic.helps()],
-            "notes": list(_notes(diagnostic)),
-        }
-        for diagnostic in diagnostics
-    ]
-
-
-def _help_json(help_: Help) -> dict[str, Any]:
-    if help_.edit is None:
-        return {"text": help_.text}
-    return {"text": help_.text, "edit": {"span": _span_json(help_.edit.span), "text": help_.edit.text}}
-
-
-def _span_json(span: Span) -> dict[str, Any]:
-    line, column = span.source.position(span.start)
-    end_line, end_column = span.source.position(span.end)
-    return {
-        "file": span.source.name,
-        "start": {"line": line, "column": column, "offset": span.start},
-        "end": {"line": end_line, "column": end_column, "offset": span.end},
-    }

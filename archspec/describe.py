@@ -41,6 +41,11 @@ def cache_rows(plan: AnyPlan, dtype: str) -> list[CacheRow]:
     return rows
 
 
+def slot_row(slot: CacheSlot, dtype: str) -> CacheRow:
+    """The line of one slot alone."""
+    return _row([slot], DTYPE_BYTES[dtype])
+
+
 def _rows_of_levels(plan: LevelsPlan, dtype: str) -> list[CacheRow]:
     """Rows with the level before the cache; bytes a token are a block's, divided by its tokens and rounded."""
     length = plan.block_length
@@ -219,7 +224,7 @@ def plan_text(plan: AnyPlan) -> str:
             for state in plan.states
         ),
         "layers",
-        *(f"  {layer.idx + 1:>3} {_layer_text(plan, layer.idx)}" for layer in plan.layers),
+        *(f"  {layer.idx + 1:>3} {layer_text(plan, layer.idx)}" for layer in plan.layers),
         "prefill",
         *(f"  {_step_text(plan, step)}" for step in plan.prefill_steps()),
         "decode",
@@ -255,7 +260,8 @@ def _slot_text(slot: CacheSlot) -> str:
     )
 
 
-def _layer_text(plan: Plan, idx: int) -> str:
+def layer_text(plan: Plan, idx: int) -> str:
+    """Mixer, ffn and norms of one layer."""
     layer = plan.layers[idx]
     ffn = f"{layer.ffn.kind}({layer.ffn.hidden_size})" if layer.ffn else "no ffn"
     if layer.mixer is None:

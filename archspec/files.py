@@ -65,6 +65,13 @@ def _decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
         return _unreadable(name, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
 
 
+def source_of_text(name: str, text: str) -> tuple[Source, Diagnostic | None]:
+    """The same judgement over a text that an editor holds; offsets stay those of `text`."""
+    source = Source(name, text)
+    problem = _problem(text.encode("utf-8", "surrogatepass"))
+    return (source, None) if problem is None else (source, UnreadableFile(span=Span(source, 0, 0), problem=problem))
+
+
 def _problem(data: bytes) -> str | None:
     if data.startswith(_UTF16):
         return "UTF-16 text: save the file as UTF-8"

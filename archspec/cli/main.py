@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, memory, schema, show
+from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show
 from archspec.cli.common import CliError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
+app.command("lsp")(lsp.lsp)
 
 
 def main() -> None:

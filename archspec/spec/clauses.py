@@ -25,6 +25,8 @@ _NEGATED: dict[str, Any] = {
     "diagonal": False,
     "softcap": 0.0,
 }
+NEGATABLE: tuple[str, ...] = tuple(_NEGATED)
+"""What may follow `no`."""
 _NEGATED_KEYS = {"qk-norm": "qk_norm", "softcap": "attention_softcap"}
 
 

@@ -39,6 +39,11 @@ def display_key(key: str) -> str:
     return {"qk_norm": "qk-norm", "tied": "tied embeddings"}.get(key, key.replace("_", " "))
 
 
+def settings_of(kind: str) -> tuple[str, ...]:
+    """Keys of the settings that layers with a mixer take, or a `cache` statement; all for a word that is neither."""
+    return _TAKES.get(kind, SETTING_KEYS)
+
+
 @dataclass(frozen=True)
 class Elaborated:
     """A spec with its places, and what in it is not what the writer said but a stand-in."""

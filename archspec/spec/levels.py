@@ -39,20 +39,21 @@ class Take(Node):
 
 
 class BlockLevel(Node):
-    """`blocks of 4 tokens { ... }`."""
+    """`blocks of 4 tokens { ... }`: a stack that sees each block of tokens as one vector."""
 
     length: Count
     num_layers: Count
     hidden_size: Count
     lookup: Lookup
     emit: CacheName
+    """`emit context`: the name under which the token level takes the output of this one, shifted by one block."""
     embed_scale: Positive | Literal["sqrt(width)"] = 1.0
     defaults: Settings = Settings()
     statements: tuple[Statement, ...] = ()
 
 
 class TokenLevel(Node):
-    """`tokens in block { ... }`."""
+    """`tokens in block { ... }`: a stack over the tokens of one block; its caches live for that block."""
 
     num_layers: Count
     hidden_size: Count

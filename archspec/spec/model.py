@@ -23,14 +23,14 @@ class Node(BaseModel):
 
 
 class Heads(Node):
-    """`heads 24 x 128`, `kv heads 8 x 128`; without a head_dim the size follows from context (see `lower`)."""
+    """`heads 24 x 128`, `kv heads 8 x 128`; without a head_dim, `heads 24` divide the width, kv heads follow."""
 
     count: Count
     head_dim: Count | None = None
 
 
 class Window(Node):
-    """`window 1024`: the current token and the 1023 before it. `size=None` is `no window`: everything.
+    """`window 1024`: the current token and the 1023 before it. `no window` (`size=None`): everything.
 
     `window 1020, sinks 4` keeps the first 4 positions as well (StreamingLLM, arXiv 2309.17453).
     """
@@ -40,7 +40,7 @@ class Window(Node):
 
 
 class Rope(Node):
-    """Rotary position embedding (arXiv 2104.09864).
+    """`rope 10000`, `rope interleaved(10000)`, `rope 10000 on 25%`: rotary positions (arXiv 2104.09864).
 
     `half` rotates dimension i with i + head_dim / 2 (Llama), `interleaved` rotates pairs 2i, 2i + 1 (GPT-J),
     `interleaved-linspace` is the latter with frequencies theta ** -linspace(0, 1, head_dim / 2), end point
@@ -81,7 +81,10 @@ Residual = Literal["sequential", "parallel"]
 
 
 class Settings(Node):
-    """What the header may give as default and a statement may say for itself; None means "not said here"."""
+    """What the header may give as default and a statement may say for itself; `no rope` takes a default back.
+
+    None means "not said here".
+    """
 
     heads: Heads | None = None
     kv_heads: Heads | None = None
@@ -89,15 +92,18 @@ class Settings(Node):
     rope: Rope | None = None
     norm: Norm | None = None
     qk_norm: Norm | None = None
+    """`qk-norm`, `qk-norm rms(1e-6)`: norm of each query and key head before rotation."""
     ffn: Ffn | None = None
     bias: tuple[BiasTarget, ...] | None = None
+    """`bias qkv out ffn`: which projections have a bias; `bias` alone is all of them, `no bias` none."""
     residual: Residual | None = None
+    """`residual parallel`: x + mixer(norm x) + ffn(norm' x) in place of `sequential`, one after the other."""
     placement: Placement | None = None
-    """`pre norms`, `post norms`, `sandwich norms`."""
+    """`pre norms`: x + mixer(norm x); `post norms`: x + norm(mixer x) (OLMo 2); `sandwich norms`: both (Gemma 2)."""
     attention_scale: Positive | None = None
     """`attention scale 0.25`, `attention scale rsqrt(16)`; head_dim ** -0.5 if nothing is said."""
     attention_softcap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """`attention softcap 50`; 0 is `no attention-softcap`."""
+    """`attention softcap 50`: c * tanh(scores / c) (Gemma 2); 0 is `no softcap`."""
     diagonal: bool | None = None
     """`no diagonal`: a token does not see itself (LCKV's `force_nodiag`)."""
 
@@ -116,7 +122,7 @@ class CacheRef(Node):
 
 
 class LayerRange(Node):
-    """`13-24`, `6-30 step 6`, `7` (first == last), `21-last`; 1-based, inclusive."""
+    """`13-24`, `6-30 step 6`, `7` (first == last), `21-last`; counted from 1, both ends included."""
 
     first: int | Literal["last"]
     last: int | Literal["last"]
@@ -129,10 +135,22 @@ class LayerRange(Node):
 
 
 Mixer = Literal["attend", "cross-attend", "retention", "fixed-retention", "linear-attention", "ffn-only"]
+"""What mixes the tokens of a layer.
+
+- `attend`: softmax attention over the layer's own keys and values.
+- `cross-attend`: `cross-attend to cache@12`, softmax attention over a cache; the layer owns queries only.
+- `retention`: a recurrent state of constant size that forgets as the input says (YOCO, arXiv 2405.05254).
+- `fixed-retention`: a recurrent state that each head forgets at a rate of its own (RetNet, arXiv 2307.08621).
+- `linear-attention`: a recurrent state that never forgets (arXiv 2006.16236).
+- `ffn-only`: no mixer; the layer is its ffn.
+"""
 
 
 class LayersStatement(Node):
-    """`layers 13-24 cross-attend to cache@12, heads 24 x 128`. `ranges == ()` is `layers rest`."""
+    """`layers 13-24 cross-attend to cache@12, heads 24 x 128`: which layers, their mixer, what differs from the header.
+
+    `ranges == ()` is `layers rest`: every layer that no other statement declares.
+    """
 
     kind: Literal["layers"] = "layers"
     ranges: tuple[LayerRange, ...]
@@ -176,18 +194,23 @@ class Embedding(Node):
     """`embed scale sqrt(width)`, `embed scale 0.5`, `tied embeddings` (the output matrix is the input matrix)."""
 
     scale: Positive | Literal["sqrt(width)"] = 1.0
+    """`embed scale sqrt(width)`, `embed scale 0.5`: factor on embeddings."""
     tied: bool = False
+    """`tied embeddings`: the output matrix is the input matrix."""
 
 
 class ModelSpec(Node, Shown):
-    """One `model NAME { ... }`."""
+    """One `model NAME { ... }`: totals and defaults, then where each layer's keys and values come from."""
 
     name: ModelName
     num_layers: Count
+    """`layers 26`: the total of layers; without it a missing tail could not be seen."""
     hidden_size: Count
+    """`width 3072`: the hidden size."""
     vocab_size: Count
+    """`vocab 32000`: the size of the vocabulary."""
     embedding: Embedding = Embedding()
     final_softcap: Positive | None = None
-    """`final softcap 30`."""
+    """`final softcap 30`: c * tanh(logits / c)."""
     defaults: Settings = Settings()
     statements: tuple[Statement, ...] = ()

@@ -19,7 +19,7 @@ from lark.tree import Meta
 
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Source, Span
-from archspec.syntax import errors, missing, scan, tree
+from archspec.syntax import errors, expecting, missing, scan, tree
 from archspec.syntax.lexemes import Lexeme
 from archspec.syntax.recovery import Recovery
 
@@ -165,6 +165,21 @@ def _read_as(
             first, *others = (Span(source, place, place + len(character)) for place in kept)
             found.append(errors.StrayCharacter(span=first, character=character, others=tuple(others)))
     return found
+
+
+def expected_at(text: str, offset: int) -> expecting.Expected | None:
+    """What the grammar accepts at an offset of a text that need not be whole; None in a comment."""
+
+    def attempt(known: str, on_error: expecting.ErrorHandler) -> None:
+        try:
+            _lark().parse(known, on_error=on_error)
+        except UnexpectedInput:
+            pass  # the handler has what it wants, or there is nothing to be had
+
+    def make_recovery(source: Source, known: str) -> Recovery:
+        return Recovery(source, known, keywords(), _expected, _token)
+
+    return expecting.expected(text, offset, attempt, keywords(), make_recovery)
 
 
 def _slip(source: Source, slip: scan.Slip) -> Diagnostic:

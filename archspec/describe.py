@@ -8,7 +8,7 @@ from typing import Any
 from archspec.diagnostics import layer_numbers
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.plan import DTYPE_BYTES, CacheSlot, LayerPlan, Plan, RetentionPlan, Step
-from archspec.spec.format import rope_text
+from archspec.spec.format import ffn_text, positions_text, rope_text
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ def plan_text(plan: AnyPlan) -> str:
         return _levels_text(plan)
     lines = [
         f"plan {plan.name}",
-        f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {plan.num_parameters()} parameters",
-        f"  embedding scale {plan.embed_scale:.10g}, {'tied' if plan.tied_embeddings else 'untied'}",
+        f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {parameters_text(plan, '')}",
+        f"  embedding scale {plan.embed_scale:.10g}, {'tied' if plan.tied_embeddings else 'untied'}{_ends(plan)}",
         f"  cache bytes {plan.cache_formula()}",
         "slots",
         *(f"  {slot.idx:>3} {_slot_text(slot)}" for slot in plan.slots),
@@ -225,6 +225,25 @@ def plan_text(plan: AnyPlan) -> str:
         *(f"  {_step_text(plan, step)}" for step in plan.decode_steps()),
     ]
     return "\n".join(lines)
+
+
+def parameters_text(plan: AnyPlan, separator: str = ",") -> str:
+    """How many parameters there are, and how many of them a token passes, where experts make that fewer."""
+    total, active = plan.num_parameters(), plan.num_active_parameters()
+    return f"{total:{separator}} parameters" + (f", {active:{separator}} of them active" if active != total else "")
+
+
+def _ends(plan: Plan) -> str:
+    """What stands between the embedding and the layers, and behind them, where that is more than the final norm."""
+    parts = [
+        positions_text(plan.positions) if plan.positions is not None else "",
+        f"embed norm {plan.embed_norm.kind}" if plan.embed_norm.kind != "none" else "",
+        "no final-norm" if plan.final_norm.kind == "none" else "",
+        "head-bias" if plan.head_bias else "",
+        f"logit scale {plan.logit_scale:.10g}" if plan.logit_scale != 1 else "",
+        f"final softcap {plan.final_softcap:.10g}" if plan.final_softcap is not None else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _levels_text(plan: LevelsPlan) -> str:
@@ -256,7 +275,7 @@ def _slot_text(slot: CacheSlot) -> str:
 
 def _layer_text(plan: Plan, idx: int) -> str:
     layer = plan.layers[idx]
-    ffn = f"{layer.ffn.kind}({layer.ffn.hidden_size})" if layer.ffn else "no ffn"
+    ffn = ffn_text(layer.ffn) if layer.ffn else "no ffn"
     if layer.mixer is None:
         return f"no mixer; {ffn}{_frame(layer)}"
     heads = f"{layer.mixer.num_heads} x {layer.mixer.head_dim}"
@@ -278,8 +297,13 @@ def _layer_text(plan: Plan, idx: int) -> str:
 
 def _frame(layer: LayerPlan) -> str:
     """How mixer and ffn are put together, where that is not pre-norm and one after the other."""
-    parallel = "; parallel" if layer.parallel_residual else ""
-    return f"{parallel}; {layer.placement} norms" if layer.placement != "pre" else parallel
+    parts = [
+        layer.residual if layer.residual != "sequential" else "",
+        f"{layer.placement} norms" if layer.placement != "pre" else "",
+        f"residual scale {layer.residual_scale:.10g}" if layer.residual_scale != 1 else "",
+        "layer-scalar" if layer.layer_scalar else "",
+    ]
+    return "".join(f"; {part}" for part in parts if part)
 
 
 def _step_text(plan: Plan, step: Step) -> str:
@@ -305,6 +329,7 @@ def plan_json(plan: AnyPlan) -> dict[str, Any]:
         **asdict(plan, dict_factory=_plain),
         **levels,
         "num_parameters": plan.num_parameters(),
+        "num_active_parameters": plan.num_active_parameters(),
         "cache_formula": plan.cache_formula(),
     }
 

@@ -144,7 +144,7 @@ def _verb(layers: str) -> str:
 class NoPositions(Diagnostic):
     """A model that never says how it knows positions.
 
-    What: neither the header nor any statement has `rope` or `no rope`.
+    What: neither the header nor any statement has `rope` or `no rope`, nor the header `positions`.
     Why it is bad: attention without positions is a choice that should be made, not an omission.
     Example:
         model m {
@@ -213,7 +213,9 @@ def _conflict(queries: Rope, keys: Rope) -> type[_RopeConflict]:
 
 
 def _no_positions(context: Context) -> Iterator[Diagnostic]:
-    if "rope" in context.spans.settings or any("rope" in places.settings for places in context.spans.statements):
+    if not {"rope", "positions"}.isdisjoint(context.spans.settings):
+        return
+    if any("rope" in places.settings for places in context.spans.statements):
         return
     attends = any(
         isinstance(statement, LayersStatement) and statement.mixer == "attend" for statement in context.spec.statements

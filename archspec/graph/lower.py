@@ -14,10 +14,12 @@ from archspec.graph.layer_graph import CacheNode, LayerGraph, LayerNode
 from archspec.spec.model import (
     CacheRef,
     CacheStatement,
+    Ffn,
     Heads,
     LayerRange,
     LayersStatement,
     ModelSpec,
+    Moe,
     Norm,
     Rope,
 )
@@ -158,8 +160,13 @@ def _norm(spec: ModelSpec, own: Norm | None, default: Norm | None, fallback: Nor
 
 
 def final_norm(spec: ModelSpec) -> Norm:
-    """The norm before the output matrix: the header's."""
-    return _norm(spec, None, spec.defaults.norm, DEFAULT_NORM)
+    """The norm before the output matrix: that of the layers, unless the header gives it one of its own."""
+    return _norm(spec, spec.final_norm, spec.defaults.norm, DEFAULT_NORM)
+
+
+def embed_norm(spec: ModelSpec) -> Norm:
+    """The norm of what enters the first layer; usually there is none."""
+    return _norm(spec, spec.embedding.norm, None, NO_NORM)
 
 
 def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
@@ -167,7 +174,7 @@ def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
     heads = _heads(spec, _said(own.heads, default.heads))
     attends = statement.mixer in ("attend", "cross-attend")
     window = _said(own.window, default.window)
-    ffn = _said(own.ffn, default.ffn)
+    ffn: Ffn | Moe | None = own.ffn if own.ffn is not None else default.ffn
     return LayerNode(
         number=0,
         statement=idx,
@@ -185,7 +192,9 @@ def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
         diagonal=_said(own.diagonal, default.diagonal) is not False,
         ffn=ffn,
         bias=_said(own.bias, default.bias) or (),
-        parallel_residual=_said(own.residual, default.residual) == "parallel",
+        residual=_said(own.residual, default.residual) or "sequential",
+        residual_scale=_said(own.residual_scale, default.residual_scale) or 1.0,
+        layer_scalar=_said(own.layer_scalar, default.layer_scalar) is True,
         source=statement.source,
     )
 

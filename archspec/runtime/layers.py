@@ -3,28 +3,17 @@
 Legend: B batch, S query tokens, N heads, K kv heads, H head_dim, D hidden, F ffn.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.plan import GATED_FFNS, NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
+from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
 from archspec.runtime.attention import Backend, Scoring, Sight, View, Visibility
+from archspec.runtime.feed_forward import make_ffn
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Rotation, Table, rotate, rotation_of
-from archspec.spec.model import Ffn, Norm
+from archspec.spec.model import Norm
 
 DEFAULT_EPS = 1e-5
-_gelu_tanh = partial(F.gelu, approximate="tanh")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "swiglu": F.silu,
-    "geglu": F.gelu,
-    "geglu-tanh": _gelu_tanh,
-    "gelu": F.gelu,
-    "gelu-tanh": _gelu_tanh,
-}
 
 
 class RmsNorm(nn.Module):
@@ -33,14 +22,16 @@ class RmsNorm(nn.Module):
     With `plus_one` the factor is 1 + weight, and the product is formed before rounding (Gemma).
     """
 
-    def __init__(self, size: int, eps: float, plus_one: bool = False) -> None:
+    def __init__(self, size: int, eps: float, plus_one: bool = False, weight: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight = nn.Parameter(torch.ones(size)) if weight else None
         self.eps, self.plus_one = eps, plus_one
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        if self.weight is None:
+            return normed.to(x.dtype)
         if self.plus_one:
             return (normed * (1 + self.weight.to(wide.dtype))).to(x.dtype)
         return self.weight * normed.to(x.dtype)
@@ -51,9 +42,9 @@ def make_norm(norm: Norm, size: int) -> nn.Module:
     eps = DEFAULT_EPS if norm.eps is None else norm.eps
     match norm.kind:
         case "rms":
-            return RmsNorm(size, eps, norm.plus_one)
+            return RmsNorm(size, eps, norm.plus_one, norm.weight)
         case "layernorm":
-            return nn.LayerNorm(size, eps)
+            return nn.LayerNorm(size, eps, elementwise_affine=norm.weight, bias=norm.bias)
         case "none":
             return nn.Identity()
 
@@ -131,31 +122,11 @@ def apart(keys_BKTH: Tensor, is_sink_T: Tensor) -> Tensor:
     return torch.cat((keys_BKTH.masked_fill(is_sink_T1, 0), keys_BKTH.masked_fill(~is_sink_T1, 0)), dim=-1)
 
 
-class FeedForward(nn.Module):
-    """down(act(gate x) * up x), or down(act(up x)) for kinds without a gate."""
-
-    def __init__(self, ffn: Ffn, hidden_size: int, bias: bool) -> None:
-        super().__init__()
-        if ffn.hidden_size is None:
-            raise ValueError(f"the plan gives no hidden size for ffn {ffn.kind}")
-        self.gate_proj = nn.Linear(hidden_size, ffn.hidden_size, bias=bias) if ffn.kind in GATED_FFNS else None
-        self.up_proj = nn.Linear(hidden_size, ffn.hidden_size, bias=bias)
-        self.down_proj = nn.Linear(ffn.hidden_size, hidden_size, bias=bias)
-        self.activation = ACTIVATIONS[ffn.kind]
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        up_BSF = self.up_proj(x_BSD)
-        if self.gate_proj is None:
-            h_BSF = self.activation(up_BSF)
-        else:
-            h_BSF = self.activation(self.gate_proj(x_BSD)) * up_BSF
-        out: Tensor = self.down_proj(h_BSF)
-        return out
-
-
 class Block(nn.Module):
     """The modules of one layer; `Pass.layer` says how they fit together. A missing part is None, a missing norm the
     identity."""
+
+    scalar: Tensor | None
 
     def __init__(self, plan: LayerPlan, slots: tuple[CacheSlot, ...], hidden_size: int) -> None:
         super().__init__()
@@ -165,10 +136,16 @@ class Block(nn.Module):
         self.mixer_norm = make_norm(pre if has_mixer else NO_NORM, hidden_size)
         self.mixer = _make_mixer(plan, slots, hidden_size)
         self.mixer_post_norm = make_norm(post if has_mixer else NO_NORM, hidden_size)
-        self.ffn_norm = make_norm(pre if has_ffn else NO_NORM, hidden_size)
-        self.ffn = None if plan.ffn is None else FeedForward(plan.ffn, hidden_size, plan.ffn_bias)
+        self.ffn_norm = make_norm(pre if has_ffn and not plan.one_norm else NO_NORM, hidden_size)
+        self.ffn = None if plan.ffn is None else make_ffn(plan.ffn, hidden_size, plan.ffn_bias)
         self.ffn_post_norm = make_norm(post if has_ffn else NO_NORM, hidden_size)
-        self.parallel_residual = plan.parallel_residual
+        self.is_parallel, self.one_norm = plan.residual != "sequential", plan.one_norm
+        self.residual_scale = plan.residual_scale
+        self.register_buffer("scalar", torch.ones(1) if plan.layer_scalar else None)
+
+    def added(self, x: Tensor, part: Tensor) -> Tensor:
+        """The residual stream after a part of the layer."""
+        return x + part if self.residual_scale == 1 else x + self.residual_scale * part
 
 
 def _make_mixer(plan: LayerPlan, slots: tuple[CacheSlot, ...], hidden_size: int) -> Attention | Retention | None:

@@ -57,16 +57,76 @@ class Norm(Node):
     eps: Positive | None = None
     plus_one: bool = False
     """`rms(1e-6, 1+w)`: the factor is 1 + weight, and in float32 (Gemma)."""
+    weight: bool = True
+    """False is `no weight`: neither weight nor bias are learned (OLMo's layernorm, arXiv 2402.00838)."""
+    bias: bool = True
+    """False is `layernorm(1e-5, no bias)` (Cohere); RMS norms have none anyway."""
+
+
+FfnKind = Literal[
+    "swiglu",
+    "geglu",
+    "geglu-tanh",
+    "reglu",
+    "swiglu-clamped",
+    "gelu",
+    "gelu-tanh",
+    "gelu-quick",
+    "silu",
+    "relu",
+    "relu2",
+]
 
 
 class Ffn(Node):
-    """`ffn swiglu(8192)`: down(silu(gate x) * up x), `geglu` the same with GELU; `gelu`: down(gelu(up x)).
+    """`ffn swiglu(8192)`: down(silu(gate x) * up x), `geglu` and `reglu` the same with GELU and ReLU.
 
-    GELU is exact; with `-tanh` it is the tanh approximation (Gemma). `none` is `no ffn`.
+    `gelu`: down(gelu(up x)), and so `silu`, `relu`, `relu2` (its square). GELU is exact; `-tanh` is the tanh
+    approximation (Gemma), `-quick` x * sigmoid(1.702 x). `swiglu-clamped` is gpt-oss's: g * sigmoid(1.702 g) * (u + 1)
+    with g = min(gate x, 7) and u = up x between -7 and 7. `none` is `no ffn`.
     """
 
-    kind: Literal["none", "swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh"]
+    kind: Literal["none"] | FfnKind
     hidden_size: Count | None = None
+
+
+class Groups(Node):
+    """`groups 4 of 8`: experts come from the 4 groups whose two best scores add up to most (DeepSeek-V3)."""
+
+    chosen: Count
+    total: Count
+
+
+class SharedFfn(Node):
+    """`shared swiglu(2048)`, `shared swiglu(2048) gated`; several experts that every token takes are one wide ffn."""
+
+    ffn: Ffn
+    gated: bool = False
+
+
+class Moe(Node):
+    """`ffn moe(top 8 of 128 swiglu(768), shared swiglu(2048))`: a mixture of experts (arXiv 1701.06538).
+
+    Every token goes through the `top` experts with the highest scores, of equal ones the first. An expert's output
+    counts by its weight: the softmax or sigmoid of its logit, divided by the sum over the chosen ones (not with
+    `no renorm`), times `scale`. Every token also goes through the shared ffn; `gated` multiplies that by the sigmoid of
+    one more linear map (Qwen2-MoE).
+    """
+
+    kind: Literal["moe"] = "moe"
+    top: Count
+    num_experts: Count
+    expert: Ffn
+    shared: SharedFfn | None = None
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    router_bias: bool = False
+    """`router bias`: of the logits (gpt-oss)."""
+    selection_bias: bool = False
+    """`selection bias`: a stored number an expert, added to the scores that choose, not to the weights (DeepSeek-V3,
+    arXiv 2412.19437, section 2.1.2). A buffer: no gradient trains it."""
+    renorm: bool = True
+    groups: Groups | None = None
+    scale: Positive = 1.0
 
 
 BiasTarget = Literal["qkv", "out", "ffn"]
@@ -74,8 +134,9 @@ Placement = Literal["pre", "post", "sandwich"]
 Decay = Literal["gated", "fixed", "none"]
 DECAYS: dict[str, Decay] = {"retention": "gated", "fixed-retention": "fixed", "linear-attention": "none"}
 """Mixers that keep a recurrent state, and how it forgets."""
-Residual = Literal["sequential", "parallel"]
-"""`residual parallel`: mixer and ffn both see the layer's input (GPT-J, GPT-NeoX)."""
+Residual = Literal["sequential", "parallel", "parallel-one-norm"]
+"""`residual parallel`: mixer and ffn both see the layer's input, each through a norm of its own (GPT-NeoX).
+`residual parallel-one-norm`: both through the same (GPT-J, Phi-2, Falcon-7B, Cohere)."""
 
 
 class Settings(Node):
@@ -87,9 +148,13 @@ class Settings(Node):
     rope: Rope | None = None
     norm: Norm | None = None
     qk_norm: Norm | None = None
-    ffn: Ffn | None = None
+    ffn: Annotated[Ffn | Moe, Field(discriminator="kind")] | None = None
     bias: tuple[BiasTarget, ...] | None = None
     residual: Residual | None = None
+    residual_scale: Positive | None = None
+    """`residual scale 0.22`: factor on what mixer and ffn add (Granite's residual_multiplier)."""
+    layer_scalar: bool | None = None
+    """`layer-scalar`: the layer's output times a stored number. A buffer: no gradient trains it (Gemma 4)."""
     placement: Placement | None = None
     """`pre norms`, `post norms`, `sandwich norms`."""
     attention_scale: Positive | None = None
@@ -170,11 +235,32 @@ Statement = Annotated[
 ]
 
 
+class Positions(Node):
+    """`positions learned 1024`: a vector for each of 1024 positions, added to the embedding (GPT-2).
+
+    `from 2`: the first position has row 2 of a table with as many rows more (OPT).
+    """
+
+    kind: Literal["learned"] = "learned"
+    count: Count
+    first_row: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def num_rows(self) -> int:
+        return self.first_row + self.count
+
+
 class Embedding(Node):
-    """`embed scale sqrt(width)`, `embed scale 0.5`, `tied embeddings` (the output matrix is the input matrix)."""
+    """`embed scale sqrt(width)`, `embed scale 0.5`, `tied embeddings` (the output matrix is the input matrix).
+
+    What enters the first layer is norm(scale * row of the token + row of the position).
+    """
 
     scale: Positive | Literal["sqrt(width)"] = 1.0
     tied: bool = False
+    positions: Positions | None = None
+    norm: Norm | None = None
+    """`embed norm layernorm(1e-5)` (BLOOM)."""
 
 
 class ModelSpec(Node):
@@ -185,6 +271,12 @@ class ModelSpec(Node):
     hidden_size: Count
     vocab_size: Count
     embedding: Embedding = Embedding()
+    final_norm: Norm | None = None
+    """`final norm layernorm(1e-5)`, `no final-norm`; the header's `norm` if nothing is said."""
+    head_bias: bool = False
+    """`head-bias`: a bias of the logits (GPT-J, Phi-2)."""
+    logit_scale: Positive = 1.0
+    """`logit scale 0.125`: factor on the logits, before the softcap (Cohere; Granite's 1 / logits_scaling)."""
     final_softcap: Positive | None = None
     """`final softcap 30`."""
     defaults: Settings = Settings()

@@ -21,6 +21,8 @@ class Clause:
     key: str
     args: tuple[Atom, ...]
     span: Span
+    parts: "tuple[Clause, ...]" = ()
+    """What stands in its parentheses, of those that have clauses there: `moe(top 2 of 8 swiglu(64), no renorm)`."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def slot(
 
 
 def attend(idx, slot, *, window=None, owns=True, heads=4, q_norm=NONE, ffn="swiglu", norm=RMS, scale=None, **options):
-    """`options` of the mixer, or of the layer: `placement`, `parallel_residual`."""
-    of_layer = {name: options.pop(name) for name in ("placement", "parallel_residual") if name in options}
+    """`options` of the mixer, or of the layer: `placement`, `residual`."""
+    of_layer = {name: options.pop(name) for name in ("placement", "residual") if name in options}
     scale = scale or slot.head_dim**-0.5
     mixer = AttentionPlan(
         heads, slot.head_dim, slot.idx, owns, window, slot.rope, q_norm, False, False, scale, **options
@@ -128,8 +128,8 @@ def capped():
     layers = [
         attend(0, slots[0], norm=plus, placement="sandwich", softcap=2.0, scale=0.5, q_norm=plus, ffn="geglu-tanh"),
         attend(1, slots[1], window=5, placement="post", softcap=3.0, ffn="gelu-tanh"),
-        attend(2, slots[2], placement="sandwich", parallel_residual=True, ffn="geglu"),
-        attend(3, slots[3], scale=0.1, placement="post", parallel_residual=True),
+        attend(2, slots[2], placement="sandwich", residual="parallel", ffn="geglu"),
+        attend(3, slots[3], scale=0.1, placement="post", residual="parallel"),
     ]
     body = [step for i in range(4) for step in (write(i), layer(i))]
     return plan("capped", layers, slots, body, 7, final_norm=plus, final_softcap=4.0)

@@ -124,6 +124,15 @@ class MixtureOfExperts(nn.Module):
         self.register_buffer("selection_bias", torch.zeros(moe.num_experts) if moe.selection_bias else None)
         self.moe = moe
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MixtureOfExperts":
+        """As for any module, but the selection bias stays float32 or wider: it tells scores apart that are close."""
+        wide = self.selection_bias
+        super()._apply(fn, recurse)
+        narrow = self.selection_bias
+        if wide is not None and narrow is not None and narrow.element_size() < 4:
+            self.selection_bias = wide.to(narrow.device)
+        return self
+
     def forward(self, x_BSD: Tensor) -> Tensor:
         x_TD = x_BSD.flatten(0, 1)
         weights_TK, chosen_TK = self.route(x_TD)

@@ -257,6 +257,20 @@ def test_buffers_are_saved(tmp_path):
     assert loaded.layers[2].ffn.selection_bias.tolist() == [0] * 8
 
 
+def test_the_selection_bias_is_never_rounded_to_bfloat16(tmp_path):
+    model = archspec.compile(archspec.parse_spec_text(SPEC), dtype="bfloat16", compile=False)
+    bias = model.layers[1].ffn.selection_bias
+    assert (bias.dtype, bias.tolist()) == (torch.float32, [0.0] * 8)
+    with torch.no_grad():
+        bias.fill_(1.001)
+    model.save(tmp_path)
+    loaded = archspec.load(tmp_path, compile=False)
+    assert loaded.dtype == torch.bfloat16
+    torch.testing.assert_close(loaded.layers[1].ffn.selection_bias, torch.full((8,), 1.001))
+    assert loaded.to(torch.float16).layers[1].ffn.selection_bias[0] == torch.tensor(1.001)
+    assert loaded(random_ids(1, 3)).isfinite().all()
+
+
 @pytest.fixture
 def graphs(monkeypatch):
     """Compile without code generation; a second graph in one phase is an error, and all are counted."""

@@ -19,9 +19,13 @@ def grouped_product(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     Only matrices of groups that have rows are read. Shapes: ends_E int32, ascending, its last R.
     """
     if x_RD.device.type == "cuda" and x_RD.dtype == torch.bfloat16 and _aligned(weight_EFD):
-        # One kernel, which does not ask the device how long the groups are.
-        return F.grouped_mm(x_RD, weight_EFD.transpose(-1, -2), offs=ends_E)
-    return _grouped_linear(x_RD, weight_EFD, ends_E)
+        return by_kernel(x_RD, weight_EFD, ends_E)
+    return by_loop(x_RD, weight_EFD, ends_E)
+
+
+def by_kernel(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+    """`grouped_product` by torch's kernel, which does not ask the device how long the groups are."""
+    return F.grouped_mm(x_RD, weight_EFD.transpose(-1, -2), offs=ends_E)
 
 
 def _aligned(weight: Tensor) -> bool:
@@ -29,7 +33,8 @@ def _aligned(weight: Tensor) -> bool:
 
 
 @torch.library.custom_op("archspec::grouped_linear", mutates_args=())
-def _grouped_linear(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+def by_loop(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+    """`grouped_product` for every device and dtype."""
     out_RF = x_RD.new_empty(x_RD.shape[0], weight_EFD.shape[1])
     begin = 0
     for group, end in enumerate(ends_E.tolist()):
@@ -51,7 +56,7 @@ def _grouped_outer(y_RF: Tensor, x_RD: Tensor, ends_E: Tensor) -> Tensor:
     return out_EFD
 
 
-@_grouped_linear.register_fake
+@by_loop.register_fake
 def _(x_RD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     return x_RD.new_empty(x_RD.shape[0], weight_EFD.shape[1])
 
@@ -68,9 +73,9 @@ def _remember(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -
 def _backward(ctx: Any, grad_RF: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     x_RD, weight_EFD, ends_E = ctx.saved_tensors
     wants_x, wants_weight, _ = ctx.needs_input_grad
-    grad_x = _grouped_linear(grad_RF, weight_EFD.transpose(1, 2), ends_E) if wants_x else None
+    grad_x = by_loop(grad_RF, weight_EFD.transpose(1, 2), ends_E) if wants_x else None
     grad_weight = _grouped_outer(grad_RF, x_RD, ends_E) if wants_weight else None
     return grad_x, grad_weight, None
 
 
-_grouped_linear.register_autograd(_backward, setup_context=_remember)
+by_loop.register_autograd(_backward, setup_context=_remember)

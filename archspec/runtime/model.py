@@ -14,7 +14,7 @@ from archspec.runtime.compiling import Runner, mark_slots
 from archspec.runtime.converging import Convergence, SettlingPass
 from archspec.runtime.decoder import Decoder
 from archspec.runtime.network import Network
-from archspec.runtime.padding import pad_lens
+from archspec.runtime.padding import pad_lens, refuse_padded_sinks
 
 IGNORED = -100
 """Target of a prediction that does not count."""
@@ -148,8 +148,6 @@ class Model(Network, Decoder):
 
     def _pad_lens(self, attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
         pads_B = pad_lens(attention_mask, input_ids)
-        if pads_B is not None and any(slot.sinks for slot in self.plan.slots):
-            raise ValueError(
-                "padding would take the place of the first tokens, which a slot of this model keeps as sinks"
-            )
+        if pads_B is not None:
+            refuse_padded_sinks(self.plan, "tokens")
         return pads_B

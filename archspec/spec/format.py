@@ -1,6 +1,5 @@
 """Spec -> text in canonical form. `parse(format_spec(spec)) == spec` for every spec that text can express."""
 
-import re
 from collections.abc import Iterator
 
 from archspec.spec import model
@@ -12,7 +11,6 @@ HANGING = 2 * INDENT
 WIDTH = 100
 """Columns of a line, its comment aside."""
 
-_BREAK = re.compile(r"(?<=,) (?![^(]*\))")
 """Where a statement may be broken: behind a comma that is not in parentheses."""
 
 
@@ -73,7 +71,7 @@ def _wrapped(line: str) -> Iterator[str]:
     if len(line) <= WIDTH or words.startswith(("#", "iterate")):
         yield line
         return
-    first, *parts = _BREAK.split(words)
+    first, *parts = _pieces(words)
     line = " " * indent + first
     for part in parts:
         if len(line) + 1 + len(part) > WIDTH:
@@ -82,6 +80,17 @@ def _wrapped(line: str) -> Iterator[str]:
         else:
             line += f" {part}"
     yield line
+
+
+def _pieces(words: str) -> Iterator[str]:
+    """A statement cut behind its commas, those inside of parentheses aside."""
+    start = depth = 0
+    for idx, character in enumerate(words):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            yield words[start : idx + 1]
+            start = idx + 2
+    yield words[start:]
 
 
 def _scale(scale: float | str) -> list[str]:

@@ -78,11 +78,6 @@ class LevelsPlan(Sizes):
     def levels(self) -> tuple[tuple[str, Plan], tuple[str, Plan]]:
         return ("blocks", self.blocks), ("tokens", self.tokens)
 
-    @property
-    def max_context(self) -> None:
-        """As of a plan of one stack: there is no bound."""
-        return None
-
     def num_blocks(self, num_tokens: int) -> int:
         """Blocks of `num_tokens` tokens, the first or the last of them incomplete."""
         return -(-num_tokens // self.block_length)

@@ -271,7 +271,7 @@ class NoNormToShare(Diagnostic):
         layers 1-4 attend, residual parallel, post norms
     """
 
-    code = "E0310"
+    code = "E0311"
     layers: str
     placement: Span
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from archspec.plan import GATED_FFNS, AttentionPlan, CacheSlot, RetentionPlan
-from archspec.spec.model import Ffn, Norm, Rope
+from archspec.spec.model import Ffn, Moe, Norm, Rope
 
 FLOAT32 = 4
 INT64 = 8
@@ -212,10 +212,35 @@ class Operations:
                     self.touch(scores, 2 * scores)
                     self.touch(4 * padded)
 
-    def feed_forward(self, ffn: Ffn, width: int) -> int:
+    def feed_forward(self, ffn: Ffn | Moe, width: int) -> int:
         """down(act(gate x) * up x): all three of the hidden size are alive at once."""
-        hidden = self.rows * (ffn.hidden_size or 0) * self.element
-        out = self.rows * width * self.element
+        if isinstance(ffn, Moe):
+            return self.mixture(ffn, width)
+        return self._dense(ffn, width, self.rows)
+
+    def _dense(self, ffn: Ffn, width: int, rows: int) -> int:
+        hidden = rows * (ffn.hidden_size or 0) * self.element
+        out = rows * width * self.element
         self.touch((3 if ffn.kind in GATED_FFNS else 2) * hidden)
-        self.touch(2 * hidden, out)
+        self.touch(hidden, out)
+        return out
+
+    def mixture(self, moe: Moe, width: int) -> int:
+        """Scores of all experts, then a row for each choice: sorted by expert, through the ffn, put back, weighted."""
+        logits, routed = self.rows * moe.num_experts, self.rows * moe.top
+        out = self.rows * width * self.element
+        with self.hold(self.cast(self.rows * width)):
+            self.touch(self.cast(moe.num_experts * width), logits * self.wide)
+        self.touch(3 * logits * self.wide, logits * INT64)
+        chosen = routed * (self.wide + 3 * INT64)
+        rows = routed * width * self.element
+        with self.hold(chosen):
+            with self.hold(rows):
+                self._dense(moe.expert, width, routed)
+            self.touch(2 * rows)
+            self.touch(2 * rows, out)
+            if moe.shared is not None:
+                with self.hold(rows, out):
+                    self._dense(moe.shared.ffn, width, self.rows)
+                    self.touch(2 * out)
         return out

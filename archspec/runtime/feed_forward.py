@@ -53,7 +53,8 @@ def activate(kind: str, up: Tensor, gate: Tensor | None) -> Tensor:
         return ACTIVATIONS[kind](up)
     if kind == "swiglu-clamped":
         return _quick_gelu(gate.clamp(max=CLAMP)) * (up.clamp(-CLAMP, CLAMP) + 1)
-    return ACTIVATIONS[kind](gate) * up
+    gate = ACTIVATIONS[kind](gate)  # of what the gate was before, no copy is kept
+    return gate * up
 
 
 class FeedForward(nn.Module):
@@ -68,8 +69,10 @@ class FeedForward(nn.Module):
         self.kind = ffn.kind
 
     def forward(self, x_BSD: Tensor) -> Tensor:
-        gate_BSF = None if self.gate_proj is None else self.gate_proj(x_BSD)
-        out: Tensor = self.down_proj(activate(self.kind, self.up_proj(x_BSD), gate_BSF))
+        # Nothing of the hidden size has a name here, so that it goes when it is no longer needed.
+        out: Tensor = self.down_proj(
+            activate(self.kind, self.up_proj(x_BSD), None if self.gate_proj is None else self.gate_proj(x_BSD))
+        )
         return out
 
 
@@ -103,9 +106,13 @@ class Experts(nn.Module):
         """Rows sorted by expert, each through its own."""
         numbers_E = torch.arange(self.num_experts, device=x_RD.device)
         ends_E = torch.searchsorted(experts_R, numbers_E, right=True).to(torch.int32)
-        gate_RF = None if self.gate_proj is None else self.gate_proj(x_RD, experts_R, ends_E)
-        h_RF = activate(self.kind, self.up_proj(x_RD, experts_R, ends_E), gate_RF)
-        out: Tensor = self.down_proj(h_RF, experts_R, ends_E)
+        rows = experts_R, ends_E
+        out: Tensor = self.down_proj(
+            activate(
+                self.kind, self.up_proj(x_RD, *rows), None if self.gate_proj is None else self.gate_proj(x_RD, *rows)
+            ),
+            *rows,
+        )
         return out
 
 

@@ -31,8 +31,8 @@ from archspec.spec.model import (
 )
 
 VOCAB_SIZE = 37
-MAX_CONTEXT = 40
-"""Tokens for which specs with learned positions have any; no context that is drawn here is longer."""
+MAX_CONTEXT = 6000
+"""Tokens for which specs with learned positions have any."""
 
 
 @dataclass(frozen=True)

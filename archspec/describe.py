@@ -265,11 +265,14 @@ def _slot_text(slot: CacheSlot) -> str:
     keeps = _keeps(slot)
     readers = layer_numbers(slot.readers) if slot.readers else "nobody"
     norms = "".join(
-        f", {word} {norm.kind}" for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm)) if norm.kind != "none"
+        f", {word} {norm.kind}"
+        for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm), ("v-norm", slot.v_norm))
+        if norm.kind != "none"
     )
+    values = ", values from keys" if slot.values_from_keys else ""
     return (
         f"{slot.name}: {kind} layer {slot.writer_idx + 1}, kv heads {slot.num_kv_heads} x {slot.head_dim}, "
-        f"keeps {keeps}, {rope_text(slot.rope)}{norms}, read by {readers}"
+        f"keeps {keeps}, {rope_text(slot.rope)}{norms}{values}, read by {readers}"
     )
 
 
@@ -290,6 +293,8 @@ def _layer_text(plan: Plan, idx: int) -> str:
         "q-norm" if mixer.q_norm.kind != "none" else "",
         f"scale {mixer.scale:.10g}" if mixer.scale != mixer.head_dim**-0.5 else "",
         f"softcap {mixer.softcap:.10g}" if mixer.softcap else "",
+        "sink logits" if mixer.sink_logits else "",
+        "output gate" if mixer.output_gate else "",
     ]
     shown = "".join(f", {extra}" for extra in extras if extra)
     return f"attention {heads} over {plan.slots[mixer.slot_idx].name}{shown}; {ffn}{_frame(layer)}"

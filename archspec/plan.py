@@ -48,6 +48,9 @@ class CacheSlot:
     k_norm: Norm
     bias: bool
     sinks: int = 0
+    v_norm: Norm = NO_NORM
+    values_from_keys: bool = False
+    """Values are the keys' projection, before norm and rotation; both are stored all the same."""
 
     @property
     def elements_per_token(self) -> int:
@@ -102,6 +105,10 @@ class AttentionPlan:
     sinks: int = 0
     """First positions that stay visible beside the window. A query p is as far from sink k as its place in the cache
     says: min(p, sinks + window - 1) - k (StreamingLLM, arXiv 2309.17453)."""
+    sink_logits: bool = False
+    """One learned logit a head takes part in the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
+    output_gate: bool = False
+    """The output is multiplied by sigmoid(gate x) before its projection (arXiv 2505.06708)."""
 
 
 @dataclass(frozen=True)
@@ -328,10 +335,14 @@ class Plan(Sizes):
         match layer.mixer:
             case AttentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
+                if mixer.sink_logits:
+                    yield "mixer.sink_logits", (mixer.num_heads,)
                 yield from _linear_shapes("mixer.q_proj", width, inner, mixer.qkv_bias)
-                yield from _norm_shapes("mixer.q_norm", mixer.q_norm, mixer.head_dim)
+                yield from _head_norm_shapes("mixer.q_norm", mixer.q_norm, mixer.num_heads, mixer.head_dim)
                 if mixer.owns_kv:
                     yield from _kv_shapes("mixer.kv.", self.slots[mixer.slot_idx], width)
+                if mixer.output_gate:
+                    yield from _linear_shapes("mixer.g_proj", width, inner, mixer.qkv_bias)
                 yield from _linear_shapes("mixer.o_proj", inner, width, mixer.out_bias)
             case RetentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
@@ -388,8 +399,10 @@ def _ffn_shapes(prefix: str, ffn: Ffn, width: int, bias: bool) -> Iterator[tuple
 def _kv_shapes(prefix: str, slot: CacheSlot, width: int) -> Iterator[tuple[str, Shape]]:
     inner = slot.num_kv_heads * slot.head_dim
     yield from _linear_shapes(f"{prefix}k_proj", width, inner, slot.bias)
-    yield from _linear_shapes(f"{prefix}v_proj", width, inner, slot.bias)
-    yield from _norm_shapes(f"{prefix}k_norm", slot.k_norm, slot.head_dim)
+    if not slot.values_from_keys:
+        yield from _linear_shapes(f"{prefix}v_proj", width, inner, slot.bias)
+    yield from _head_norm_shapes(f"{prefix}k_norm", slot.k_norm, slot.num_kv_heads, slot.head_dim)
+    yield from _head_norm_shapes(f"{prefix}v_norm", slot.v_norm, slot.num_kv_heads, slot.head_dim)
 
 
 def _linear_shapes(name: str, inputs: int, outputs: int, bias: bool) -> Iterator[tuple[str, Shape]]:
@@ -398,8 +411,22 @@ def _linear_shapes(name: str, inputs: int, outputs: int, bias: bool) -> Iterator
         yield f"{name}.bias", (outputs,)
 
 
-def _norm_shapes(name: str, norm: Norm, size: int) -> Iterator[tuple[str, Shape]]:
+def _norm_shapes(name: str, norm: Norm, *sizes: int) -> Iterator[tuple[str, Shape]]:
     if norm.kind != "none" and norm.weight:
-        yield f"{name}.weight", (size,)
-    if norm.kind == "layernorm" and norm.weight and norm.bias:
-        yield f"{name}.bias", (size,)
+        yield f"{name}.weight", sizes
+        if norm.kind == "layernorm" and norm.bias:
+            yield f"{name}.bias", sizes
+
+
+def _head_norm_shapes(name: str, norm: Norm, num_heads: int, head_dim: int) -> Iterator[tuple[str, Shape]]:
+    yield from _norm_shapes(name, norm, *head_norm_sizes(norm, num_heads, head_dim))
+
+
+def head_norm_sizes(norm: Norm, num_heads: int, head_dim: int) -> Shape:
+    """Shape of the weights of a norm of heads."""
+    sizes: dict[str, Shape] = {
+        "alike": (head_dim,),
+        "across": (num_heads * head_dim,),
+        "each": (num_heads, head_dim),
+    }
+    return sizes[norm.spread]

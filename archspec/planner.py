@@ -147,6 +147,8 @@ def _slot(idx: int, graph: LayerGraph, cache: CacheNode) -> CacheSlot:
         k_norm=cache.k_norm,
         bias=cache.bias,
         sinks=cache.sinks,
+        v_norm=cache.v_norm,
+        values_from_keys=cache.values_from_keys,
     )
 
 
@@ -202,6 +204,8 @@ def _attention(graph: LayerGraph, layer: LayerNode, slot_idx: dict[str, int]) ->
         softcap=layer.attention_softcap,
         sees_self=layer.diagonal and (layer.number, 1) >= write_place(cache),
         sinks=layer.sinks,
+        sink_logits=layer.sink_logits,
+        output_gate=layer.output_gate,
     )
 
 

@@ -36,7 +36,7 @@ class _RopeConflict(Diagnostic):
 class RopeAnglesDiffer(_RopeConflict):
     """Queries rotated by other angles than the keys.
 
-    What: the base or the share of rotated dimensions differ between a reader and its cache.
+    What: the base, the share of rotated dimensions or the scaling differ between a reader and its cache.
     Why it is bad: scores would compare unlike angles; the model trains badly and nobody sees why.
     Example:
         layers 1-2 attend, rope 10000
@@ -169,6 +169,10 @@ class NoPositions(Diagnostic):
         return (Help("write `rope 10000` in the header, or `no rope` if this is meant"),)
 
 
+_PAIRS = {"half": "halves", "proportional": "halves", "interleaved": "pairs", "interleaved-linspace": "pairs"}
+"""Which two dimensions a kind of rope rotates together."""
+
+
 def check(context: Context) -> Iterator[Diagnostic]:
     """Ropes that readers state for themselves, against those of their caches."""
     for readers in context.readers:
@@ -209,7 +213,7 @@ def _norms(context: Context, readers: Readers) -> Iterator[Diagnostic]:
 def _conflict(queries: Rope, keys: Rope) -> type[_RopeConflict]:
     if "none" in (queries.kind, keys.kind):
         return RopeOnOneSide
-    return RopeAnglesDiffer if queries.kind == keys.kind else RopeLayoutDiffers
+    return RopeAnglesDiffer if _PAIRS[queries.kind] == _PAIRS[keys.kind] else RopeLayoutDiffers
 
 
 def _no_positions(context: Context) -> Iterator[Diagnostic]:

@@ -193,5 +193,7 @@ def _rotation(heads: Heads, rope: Rope, span: Span) -> Iterable[Diagnostic]:
     if rope.kind == "none" or heads.head_dim is None:
         return
     rotated = heads.head_dim * rope.percent // 100
-    if rotated % 2 or rotated == 0:
+    if rope.kind == "proportional" and heads.head_dim % 2:  # pairs go over the whole head
+        yield errors.OddRotation(span=span, head_dim=heads.head_dim, rotated=heads.head_dim)
+    elif rotated % 2 or rotated == 0:
         yield errors.OddRotation(span=span, head_dim=heads.head_dim, rotated=rotated)

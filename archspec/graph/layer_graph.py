@@ -39,6 +39,11 @@ class LayerNode:
     residual: Residual
     residual_scale: float
     layer_scalar: bool
+    v_norm: Norm
+    """Of `attend` layers, as `values_from_keys` is."""
+    values_from_keys: bool
+    sink_logits: bool
+    output_gate: bool
     source: CacheRef | None
     """What a reader's statement says; `LayerGraph.source_of` is what it means."""
 
@@ -59,6 +64,8 @@ class CacheNode:
     norm: Norm
     k_norm: Norm
     bias: bool
+    v_norm: Norm
+    values_from_keys: bool
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,10 @@ def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
         residual=_said(own.residual, default.residual) or "sequential",
         residual_scale=_said(own.residual_scale, default.residual_scale) or 1.0,
         layer_scalar=_said(own.layer_scalar, default.layer_scalar) is True,
+        v_norm=_norm(spec, own.v_norm, default.v_norm, NO_NORM) if statement.mixer == "attend" else NO_NORM,
+        values_from_keys=statement.mixer == "attend" and bool(_said(own.values_from_keys, default.values_from_keys)),
+        sink_logits=attends and bool(_said(own.sink_logits, default.sink_logits)),
+        output_gate=attends and bool(_said(own.output_gate, default.output_gate)),
         source=statement.source,
     )
 
@@ -243,6 +247,8 @@ def _own_cache(key: str, layer: LayerNode) -> CacheNode:
         norm=NO_NORM,
         k_norm=layer.qk_norm,
         bias="qkv" in layer.bias,
+        v_norm=layer.v_norm,
+        values_from_keys=layer.values_from_keys,
     )
 
 
@@ -262,4 +268,6 @@ def _projection(spec: ModelSpec, idx: int, statement: CacheStatement) -> CacheNo
         norm=_norm(spec, own.norm, default.norm, DEFAULT_NORM),
         k_norm=_norm(spec, own.qk_norm, default.qk_norm, NO_NORM),
         bias="qkv" in (_said(own.bias, default.bias) or ()),
+        v_norm=_norm(spec, own.v_norm, default.v_norm, NO_NORM),
+        values_from_keys=bool(_said(own.values_from_keys, default.values_from_keys)),
     )

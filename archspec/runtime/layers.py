@@ -4,9 +4,10 @@ Legend: B batch, S query tokens, N heads, K kv heads, H head_dim, D hidden, F ff
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
+from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan, head_norm_sizes
 from archspec.runtime.attention import Backend, Scoring, Sight, View, Visibility
 from archspec.runtime.feed_forward import make_ffn
 from archspec.runtime.retention import Retention
@@ -22,9 +23,9 @@ class RmsNorm(nn.Module):
     With `plus_one` the factor is 1 + weight, and the product is formed before rounding (Gemma).
     """
 
-    def __init__(self, size: int, eps: float, plus_one: bool = False, weight: bool = True) -> None:
+    def __init__(self, sizes: tuple[int, ...], eps: float, plus_one: bool = False, weight: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size)) if weight else None
+        self.weight = nn.Parameter(torch.ones(sizes)) if weight else None
         self.eps, self.plus_one = eps, plus_one
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,36 +38,67 @@ class RmsNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
-def make_norm(norm: Norm, size: int) -> nn.Module:
-    """The module of a norm; kind `none` is the identity and has no parameters."""
+class HeadLayerNorm(nn.LayerNorm):
+    """Layer norm over the last dimension with weights over two: every head has its own (Cohere)."""
+
+    def __init__(self, sizes: tuple[int, ...], eps: float, bias: bool) -> None:
+        super().__init__(sizes[-1], eps, elementwise_affine=False)
+        self.weight = nn.Parameter(torch.ones(sizes))
+        self.bias = nn.Parameter(torch.zeros(sizes)) if bias else None  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x, self.normalized_shape, eps=self.eps) * self.weight
+        return normed if self.bias is None else normed + self.bias
+
+
+def make_norm(norm: Norm, *sizes: int) -> nn.Module:
+    """The module of a norm whose weights have shape `sizes`; kind `none` is the identity and has no parameters."""
     eps = DEFAULT_EPS if norm.eps is None else norm.eps
     match norm.kind:
         case "rms":
-            return RmsNorm(size, eps, norm.plus_one, norm.weight)
+            return RmsNorm(sizes, eps, norm.plus_one, norm.weight)
+        case "layernorm" if len(sizes) > 1 and norm.weight:
+            return HeadLayerNorm(sizes, eps, norm.bias)
         case "layernorm":
-            return nn.LayerNorm(size, eps, elementwise_affine=norm.weight, bias=norm.bias)
+            return nn.LayerNorm(sizes[-1], eps, elementwise_affine=norm.weight, bias=norm.bias)
         case "none":
             return nn.Identity()
 
 
+def make_head_norm(norm: Norm, num_heads: int, head_dim: int) -> nn.Module:
+    """The module of a norm of queries, keys or values."""
+    return make_norm(norm, *head_norm_sizes(norm, num_heads, head_dim))
+
+
+def in_heads(x_BSE: Tensor, heads: tuple[int, int], norm: nn.Module, across: bool) -> Tensor:
+    """A projection as normed heads (B, N, S, H); `across` norms all heads together."""
+    x_BSNH = norm(x_BSE).unflatten(-1, heads) if across else norm(x_BSE.unflatten(-1, heads))
+    return x_BSNH.transpose(1, 2)
+
+
 class KeyValueProjection(nn.Module):
-    """Keys and values of one slot: norm, projections, per-head key norm, rotation."""
+    """Keys and values of one slot: norm, projections, norms of keys and values, rotation of keys."""
 
     def __init__(self, slot: CacheSlot, hidden_size: int) -> None:
         super().__init__()
         inner = slot.num_kv_heads * slot.head_dim
         self.norm = make_norm(slot.norm, hidden_size)
         self.k_proj = nn.Linear(hidden_size, inner, bias=slot.bias)
-        self.v_proj = nn.Linear(hidden_size, inner, bias=slot.bias)
-        self.k_norm = make_norm(slot.k_norm, slot.head_dim)
+        self.v_proj = None if slot.values_from_keys else nn.Linear(hidden_size, inner, bias=slot.bias)
+        self.k_norm = make_head_norm(slot.k_norm, slot.num_kv_heads, slot.head_dim)
+        self.v_norm = make_head_norm(slot.v_norm, slot.num_kv_heads, slot.head_dim)
+        self.k_across, self.v_across = slot.k_norm.spread == "across", slot.v_norm.spread == "across"
         self.heads = (slot.num_kv_heads, slot.head_dim)
         self.rotation: Rotation | None = rotation_of(slot.rope, slot.head_dim)
 
     def forward(self, x_BSD: Tensor, tables: dict[Rotation, Table]) -> tuple[Tensor, Tensor]:
         """Rotated keys and values, shape (B, K, S, H) each."""
         h = self.norm(x_BSD)
-        k_BKSH = self.k_norm(self.k_proj(h).unflatten(-1, self.heads)).transpose(1, 2)
-        v_BKSH = self.v_proj(h).unflatten(-1, self.heads).transpose(1, 2)
+        k_BSE = self.k_proj(h)
+        # A copy: a compiled loop takes no two names for the same memory.
+        v_BSE = k_BSE.clone() if self.v_proj is None else self.v_proj(h)
+        k_BKSH = in_heads(k_BSE, self.heads, self.k_norm, self.k_across)
+        v_BKSH = in_heads(v_BSE, self.heads, self.v_norm, self.v_across)
         return rotate(k_BKSH, self.rotation, tables), v_BKSH
 
     def rotations(self) -> list[Rotation]:
@@ -79,9 +111,13 @@ class Attention(nn.Module):
     def __init__(self, plan: AttentionPlan, slot: CacheSlot, hidden_size: int) -> None:
         super().__init__()
         inner = plan.num_heads * plan.head_dim
+        sink_logits = nn.Parameter(torch.empty(plan.num_heads)) if plan.sink_logits else None
+        self.register_parameter("sink_logits", sink_logits)
         self.q_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias)
-        self.q_norm = make_norm(plan.q_norm, plan.head_dim)
+        self.q_norm = make_head_norm(plan.q_norm, plan.num_heads, plan.head_dim)
+        self.q_across = plan.q_norm.spread == "across"
         self.kv = KeyValueProjection(slot, hidden_size) if plan.owns_kv else None
+        self.g_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias) if plan.output_gate else None
         self.o_proj = nn.Linear(inner, hidden_size, bias=plan.out_bias)
         self.heads = (plan.num_heads, plan.head_dim)
         self.slot_idx = plan.slot_idx
@@ -96,17 +132,21 @@ class Attention(nn.Module):
     def forward(
         self, x_BSD: Tensor, tables: dict[Rotation, Table], view: View, visibility: Visibility, attend: Backend
     ) -> Tensor:
-        unturned_BNSH = self.q_norm(self.q_proj(x_BSD).unflatten(-1, self.heads)).transpose(1, 2)
+        unturned_BNSH = in_heads(self.q_proj(x_BSD), self.heads, self.q_norm, self.q_across)
         q_BNSE, keys_BKTE = rotate(unturned_BNSH, self.rotation, tables), view.keys
         if self.sink_rotation is not None:
             towards_sinks_BNSH = rotate(unturned_BNSH, self.sink_rotation, tables)
             q_BNSE = torch.cat((q_BNSE, towards_sinks_BNSH), dim=-1)
             keys_BKTE = apart(keys_BKTE, view.positions < self.sight.sinks)
-        o_BNSH = attend(q_BNSE, keys_BKTE, view.values, visibility, self.scoring)
+        scoring = Scoring(self.scoring.scale, self.scoring.softcap, self.sink_logits)
+        o_BNSH = attend(q_BNSE, keys_BKTE, view.values, visibility, scoring)
         blind = visibility.blind()
         if blind is not None:
             o_BNSH = o_BNSH.masked_fill(blind, 0)
-        out: Tensor = self.o_proj(o_BNSH.transpose(1, 2).flatten(2))
+        o_BSE = o_BNSH.transpose(1, 2).flatten(2)
+        if self.g_proj is not None:
+            o_BSE = o_BSE * torch.sigmoid(self.g_proj(x_BSD))
+        out: Tensor = self.o_proj(o_BSE)
         return out
 
     def rotations(self) -> list[Rotation]:

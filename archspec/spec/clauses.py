@@ -3,17 +3,24 @@
 from collections.abc import Callable
 from typing import Any, get_args
 
-from archspec.diagnostics import Diagnostic
+from archspec.diagnostics import Diagnostic, listing
 from archspec.source import Span
 from archspec.spec import errors, model
 from archspec.spec.levels import Lookup, Merge
 from archspec.syntax.tree import Atom, Clause
 
-ROPE_KINDS = ("half", "interleaved", "interleaved-linspace")
+ROPE_KINDS = ("half", "interleaved", "interleaved-linspace", "proportional")
 NORM_KINDS = ("rms", "layernorm")
 FFN_KINDS: tuple[str, ...] = get_args(model.FfnKind)
 ROUTERS = ("softmax", "sigmoid")
 RESIDUALS: tuple[str, ...] = get_args(model.Residual)
+_SCALINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[..., model.Scaling]]] = {
+    "linear": ((), (), model.LinearScaling),
+    "llama3": (("low", "high", "original"), ("low", "high", "original"), model.Llama3Scaling),
+    "yarn": (("original", "fast", "slow", "attention-factor", "truncate"), ("original",), model.YarnScaling),
+}
+"""Kind -> the values that it takes, those that it needs, and its model."""
+_SCALING_EXAMPLES = {"llama3": "llama3(8, low 1, high 4, original 8192)", "yarn": "yarn(32, original 4096)"}
 BIAS_TARGETS: tuple[str, ...] = get_args(model.BiasTarget)
 MERGES: tuple[str, ...] = get_args(Merge)
 
@@ -28,15 +35,24 @@ _NEGATED: dict[str, Any] = {
     "softcap": 0.0,
     "final-norm": model.Norm(kind="none"),
     "layer-scalar": False,
+    "v-norm": model.Norm(kind="none"),
+    "values-from-keys": False,
+    "sink-logits": False,
+    "output-gate": False,
 }
 _NEGATED_KEYS = {
     "qk-norm": "qk_norm",
     "softcap": "attention_softcap",
     "final-norm": "final_norm",
     "layer-scalar": "layer_scalar",
+    "v-norm": "v_norm",
+    "values-from-keys": "values_from_keys",
+    "sink-logits": "sink_logits",
+    "output-gate": "output_gate",
 }
 _OTHER_KEYS = {"total": "layers", "moe": "ffn"}
 """Clauses that make a setting of another name."""
+_SPREADS: dict[str, model.Spread] = {"across_heads": "across", "each_head": "each"}
 
 
 class _RejectedError(Exception):
@@ -110,17 +126,58 @@ def _rope(clause: Clause) -> model.Rope:
     percent = _count(args[1], "rope on ...%") if len(args) == 2 else 100
     if percent > 100:
         raise _RejectedError(errors.BadValue(span=args[1].span, setting="rope on ...%", rule="is at most 100%"))
-    return model.Rope(kind=kind, theta=theta, percent=percent)
+    scaling = _scaling(clause.parts[0], kind, theta) if clause.parts else None
+    return model.Rope(kind=kind, theta=theta, percent=percent, scaling=scaling)
+
+
+def _scaling(clause: Clause, rope: str, theta: float) -> model.Scaling:
+    """`scaled yarn(32, original 4096, no truncate)`: the factor, then values by name."""
+    kind = _kind(clause.args[0], "scaled", tuple(_SCALINGS))
+    takes, needs, make = _SCALINGS[kind]
+    setting = f"scaled {kind}"
+    values: dict[str, Any] = {"factor": _positive(clause.args[1], setting)}
+    for part in clause.parts:
+        word, value = _scaling_value(part, setting, takes)
+        if word.replace("-", "_") in values:
+            first = next(earlier for earlier in clause.parts if _named(earlier) == word)
+            raise _RejectedError(errors.StatedTwice(span=part.span, setting=word, first=first.span))
+        values[word.replace("-", "_")] = value
+    missing = tuple(word for word in needs if word not in values)
+    if missing:
+        rule = f"needs {listing(missing, 'and')}: `{_SCALING_EXAMPLES[kind]}`"
+        raise _RejectedError(errors.BadValue(span=clause.span, setting=setting, rule=rule))
+    scaling = make(**values)
+    problem = model.scaling_problem(rope, theta, scaling)
+    if problem is not None:
+        raise _RejectedError(errors.BadValue(span=clause.span, setting=setting, rule=problem))
+    return scaling
+
+
+def _named(part: Clause) -> str:
+    """The value that a part of a scaling gives: `low 1`, `no truncate`."""
+    return str(part.args[0].value).removeprefix("no ")
+
+
+def _scaling_value(part: Clause, setting: str, takes: tuple[str, ...]) -> tuple[str, Any]:
+    name, *number = part.args
+    word = _named(part)
+    known = tuple(key for key in takes if (key == "truncate") != bool(number))
+    if word not in known:
+        raise _RejectedError(errors.UnknownKind(span=name.span, setting=setting, word=str(name.value), known=known))
+    read = _count if word == "original" else _positive
+    return word, read(number[0], word) if number else False
 
 
 def _norm(clause: Clause) -> model.Norm:
+    spread = next((_SPREADS[part.key] for part in clause.parts), "alike")
     if not clause.args:
-        return model.Norm(kind="rms")
-    setting = {"qk_norm": "qk-norm"}.get(clause.key, clause.key.replace("_", " "))
+        return model.Norm(kind="rms", spread=spread)
+    setting = {"qk_norm": "qk-norm", "v_norm": "v-norm"}.get(clause.key, clause.key.replace("_", " "))
     kind = _kind(clause.args[0], setting, NORM_KINDS)
     values = clause.args[1:]
     eps = _positive(values[0], "norm eps") if values and not isinstance(values[0].value, str) else None
-    return model.Norm(kind=kind, eps=eps, **_norm_options(kind, values if eps is None else values[1:]))
+    options = _norm_options(kind, values if eps is None else values[1:])
+    return model.Norm(kind=kind, eps=eps, spread=spread, **options)
 
 
 def _norm_options(kind: str, atoms: tuple[Atom, ...]) -> dict[str, bool]:
@@ -275,4 +332,8 @@ _READERS: dict[str, Callable[[Clause], Any]] = {
     "attention_softcap": lambda clause: _positive(clause.args[0], "attention softcap"),
     "final_softcap": lambda clause: _positive(clause.args[0], "final softcap"),
     "residual": lambda clause: _kind(clause.args[0], "residual", RESIDUALS),
+    "v_norm": _norm,
+    "values_from_keys": lambda clause: True,
+    "sink_logits": lambda clause: True,
+    "output_gate": lambda clause: True,
 }

@@ -33,13 +33,17 @@ _TAKES = {
     "cross-attend": SETTING_KEYS,
     **dict.fromkeys(model.DECAYS, ("heads", "rope", "norm", "ffn", "bias", "residual", *_LAYER)),
     "ffn-only": ("norm", "ffn", "bias", *_LAYER),
-    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias"),
+    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias", "v_norm", "values_from_keys"),
 }
 _DISPLAYED = {
     "qk_norm": "qk-norm",
     "tied": "tied embeddings",
     "head_bias": "head-bias",
     "layer_scalar": "layer-scalar",
+    "v_norm": "v-norm",
+    "values_from_keys": "values-from-keys",
+    "sink_logits": "sink-logits",
+    "output_gate": "output-gate",
 }
 _HEADER_EXAMPLES = {"layers": "layers 24", "width": "width 2048", "vocab": "vocab 32000"}
 

@@ -176,6 +176,10 @@ def settings_text(settings: model.Settings) -> list[str]:
         ("attention_scale", _attention_scale),
         ("attention_softcap", lambda value: f"attention softcap {number_text(value)}" if value else "no softcap"),
         ("diagonal", lambda value: "no diagonal"),
+        ("v_norm", lambda value: _norm("v-norm", value)),
+        ("values_from_keys", lambda value: "values-from-keys" if value else "no values-from-keys"),
+        ("sink_logits", lambda value: "sink-logits" if value else "no sink-logits"),
+        ("output_gate", lambda value: "output-gate" if value else "no output-gate"),
     )
     return [make(value) for key, make in makers if (value := getattr(settings, key)) is not None]
 
@@ -200,12 +204,29 @@ def ffn_text(ffn: model.Ffn | model.Moe) -> str:
 
 
 def rope_text(rope: model.Rope) -> str:
-    """`rope interleaved(10000) on 25%`."""
+    """`rope interleaved(10000) on 25%`, `rope 500000 scaled linear(8)`."""
     if rope.kind == "none":
         return "no rope"
     theta = number_text(rope.theta)
     text = f"rope {theta}" if rope.kind == "half" else f"rope {rope.kind}({theta})"
-    return text if rope.percent == 100 else f"{text} on {rope.percent}%"
+    text += "" if rope.percent == 100 else f" on {rope.percent}%"
+    return text if rope.scaling is None else f"{text} scaled {_scaling(rope.scaling)}"
+
+
+def _scaling(scaling: model.Scaling) -> str:
+    """The factor, then what differs from the default, by name."""
+    parts = [number_text(scaling.factor)]
+    match scaling:
+        case model.Llama3Scaling():
+            parts += [f"low {number_text(scaling.low)}", f"high {number_text(scaling.high)}", f"original {scaling.original}"]
+        case model.YarnScaling():
+            parts.append(f"original {scaling.original}")
+            defaults = model.YarnScaling(factor=scaling.factor, original=scaling.original)
+            for key in ("fast", "slow", "attention_factor"):
+                if (value := getattr(scaling, key)) != getattr(defaults, key):
+                    parts.append(f"{key.replace('_', '-')} {number_text(value)}")
+            parts += [] if scaling.truncate else ["no truncate"]
+    return f"{scaling.kind}({', '.join(parts)})"
 
 
 def _heads(heads: model.Heads) -> str:
@@ -229,11 +250,13 @@ def _attention_scale(scale: float) -> str:
 def _norm(word: str, norm: model.Norm) -> str:
     if norm.kind == "none":
         return f"no {word.replace('final norm', 'final-norm')}"
+    spread = {"alike": "", "across": " across heads", "each": " each head"}[norm.spread]
     values = [] if norm.eps is None else [number_text(norm.eps)]
     values += [text for text, said in _norm_options(norm) if said]
     if values:
-        return f"{word} {norm.kind}({', '.join(values)})"
-    return word if (word, norm.kind) == ("qk-norm", "rms") else f"{word} {norm.kind}"
+        return f"{word} {norm.kind}({', '.join(values)}){spread}"
+    bare = word in ("qk-norm", "v-norm") and norm.kind == "rms"
+    return f"{word}{spread}" if bare else f"{word} {norm.kind}{spread}"
 
 
 def _norm_options(norm: model.Norm) -> tuple[tuple[str, bool], ...]:

@@ -6,12 +6,17 @@ A spec keeps ranges folded as they were written, so that it prints back as text,
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 CacheName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*$")]
+
+
+Spread = Literal["alike", "across", "each"]
+"""How the norm of queries, keys or values goes over heads: each by itself with the weights that all share; all heads
+together (`across heads`, OLMo 2); each by itself with weights of its own (`each head`, Cohere)."""
 
 
 class Node(BaseModel):
@@ -37,17 +42,84 @@ class Window(Node):
     sinks: Annotated[int, Field(ge=0)] = 0
 
 
+class LinearScaling(Node):
+    """`scaled linear(8)`: every frequency divided by `factor` (arXiv 2306.15595)."""
+
+    kind: Literal["linear"] = "linear"
+    factor: Positive
+
+
+class Llama3Scaling(Node):
+    """`scaled llama3(8, low 1, high 4, original 8192)` (Llama 3.1, arXiv 2407.21783).
+
+    Wavelengths longer than original / low tokens are stretched by `factor`, those shorter than original / high stay;
+    between them the share that is stretched falls linearly in original / wavelength.
+    """
+
+    kind: Literal["llama3"] = "llama3"
+    factor: Positive
+    low: Positive
+    high: Positive
+    original: Count
+    """Tokens of context before it was extended."""
+
+
+class YarnScaling(Node):
+    """`scaled yarn(32, original 4096)` (arXiv 2309.00071): `slow` to `fast` rotations in the original context are
+    where stretching by `factor` fades out, linearly in the dimension.
+
+    Cosines and sines are multiplied by `attention_factor`; 0.1 ln(factor) + 1 if nothing is said. Without `truncate` the ends
+    of the ramp are not rounded to whole dimensions (gpt-oss).
+    """
+
+    kind: Literal["yarn"] = "yarn"
+    factor: Positive
+    original: Count
+    fast: Positive = 32.0
+    slow: Positive = 1.0
+    attention_factor: Positive | None = None
+    truncate: bool = True
+
+
+Scaling = LinearScaling | Llama3Scaling | YarnScaling
+
+
+def scaling_problem(rope: str, theta: float, scaling: Scaling) -> str | None:
+    """What is wrong with a scaling for a kind and base of rope; None if nothing is."""
+    if scaling.kind != "linear" and rope not in ("half", "interleaved"):
+        return f"needs the frequencies of `half` or `interleaved`; `{rope}` takes `scaled linear` alone"
+    if scaling.kind == "llama3" and scaling.low >= scaling.high:
+        return "needs a `high` of more than `low`"
+    if scaling.kind == "yarn" and scaling.slow >= scaling.fast:
+        return "needs a `fast` of more than `slow`"
+    if scaling.kind == "yarn" and theta <= 1:
+        return "needs a base of more than 1"
+    return None
+
+
 class Rope(Node):
     """Rotary position embedding (arXiv 2104.09864).
 
     `half` rotates dimension i with i + head_dim / 2 (Llama), `interleaved` rotates pairs 2i, 2i + 1 (GPT-J),
     `interleaved-linspace` is the latter with frequencies theta ** -linspace(0, 1, head_dim / 2), end point
     included (YOCO's code). `none` is `no rope`. `percent` of the dimensions, the first ones, are rotated.
+
+    `proportional` pairs as `half` does over the whole head, with the frequencies of the whole head, of which all but
+    the first `percent` are zero (Gemma 4).
     """
 
-    kind: Literal["none", "half", "interleaved", "interleaved-linspace"]
+    kind: Literal["none", "half", "interleaved", "interleaved-linspace", "proportional"]
     theta: Positive = 10000.0
     percent: Annotated[int, Field(ge=1, le=100)] = 100
+    scaling: Annotated[Scaling, Field(discriminator="kind")] | None = None
+    """`rope 500000 scaled llama3(...)`: longer contexts than the frequencies were trained for."""
+
+    @model_validator(mode="after")
+    def _can_be_scaled(self) -> "Rope":
+        problem = None if self.scaling is None else scaling_problem(self.kind, self.theta, self.scaling)
+        if self.scaling is not None and problem is not None:
+            raise ValueError(f"scaled {self.scaling.kind} {problem}")
+        return self
 
 
 class Norm(Node):
@@ -61,6 +133,8 @@ class Norm(Node):
     """False is `no weight`: neither weight nor bias are learned (OLMo's layernorm, arXiv 2402.00838)."""
     bias: bool = True
     """False is `layernorm(1e-5, no bias)` (Cohere); RMS norms have none anyway."""
+    spread: Spread = "alike"
+    """Of `qk-norm` and `v-norm` only."""
 
 
 FfnKind = Literal[
@@ -163,6 +237,20 @@ class Settings(Node):
     """`attention softcap 50`; 0 is `no attention-softcap`."""
     diagonal: bool | None = None
     """`no diagonal`: a token does not see itself (LCKV's `force_nodiag`)."""
+    v_norm: Norm | None = None
+    """`v-norm rms(1e-6, no weight)`: norm of each value head (Gemma 3n and 4)."""
+    values_from_keys: bool | None = None
+    """`values-from-keys`: values are the keys' projection before norm and rotation (Gemma 4's `attention_k_eq_v`)."""
+    sink_logits: bool | None = None
+    """`sink-logits`: a learned logit a head takes part in the softmax, and has no value (gpt-oss, arXiv 2508.10925)."""
+    output_gate: bool | None = None
+    """`output-gate`: attention's output times sigmoid(gate x), before the output projection (arXiv 2505.06708)."""
+
+    @model_validator(mode="after")
+    def _spread_over_heads_alone(self) -> "Settings":
+        if self.norm is not None and self.norm.spread != "alike":
+            raise ValueError("norm has no heads to spread over: spread belongs to qk_norm and v_norm")
+        return self
 
 
 class CacheRef(Node):

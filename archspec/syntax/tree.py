@@ -22,7 +22,7 @@ class Clause:
     args: tuple[Atom, ...]
     span: Span
     parts: "tuple[Clause, ...]" = ()
-    """What stands in its parentheses, of those that have clauses there: `moe(top 2 of 8 swiglu(64), no renorm)`."""
+    """Clauses inside of it: `rope 10000 scaled linear(8)` is Clause("rope", (10000,)) with Clause("scaling", ...)."""
 
 
 @dataclass(frozen=True)

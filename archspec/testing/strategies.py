@@ -19,15 +19,19 @@ from archspec.spec.model import (
     IterateStatement,
     LayerRange,
     LayersStatement,
+    LinearScaling,
+    Llama3Scaling,
     ModelSpec,
     Moe,
     Norm,
     Positions,
     Rope,
+    Scaling,
     Settings,
     SharedFfn,
     Statement,
     Window,
+    YarnScaling,
 )
 
 VOCAB_SIZE = 37
@@ -47,11 +51,36 @@ class _Source:
 
 def ropes() -> st.SearchStrategy[Rope]:
     """Every kind of rope; half of the dimensions or all, so that a head_dim of 4 still has a pair."""
-    return st.just(Rope(kind="none")) | st.builds(
-        Rope,
-        kind=st.sampled_from(("half", "interleaved", "interleaved-linspace")),
-        theta=st.sampled_from((100.0, 10000.0)),
-        percent=st.sampled_from((50, 100)),
+    theta, percent = st.sampled_from((100.0, 10000.0)), st.sampled_from((50, 100))
+    odd = st.sampled_from(("interleaved-linspace", "proportional"))
+    linear = st.builds(LinearScaling, factor=st.just(4.0))
+    return (
+        st.just(Rope(kind="none"))
+        | st.builds(
+            Rope,
+            kind=st.sampled_from(("half", "interleaved")),
+            theta=theta,
+            percent=percent,
+            scaling=st.none() | linear | _scalings(),
+        )
+        | st.builds(Rope, kind=odd, theta=theta, percent=percent, scaling=st.none() | linear)
+    )
+
+
+def _scalings() -> st.SearchStrategy[Scaling]:
+    """Contexts short enough for their wavelengths to show in a few tokens."""
+    original = st.sampled_from((4, 64))
+    yarn = st.builds(
+        YarnScaling,
+        factor=st.sampled_from((0.5, 8.0)),
+        original=original,
+        fast=st.just(4.0),
+        slow=st.sampled_from((0.25, 1.0)),
+        attention_factor=st.sampled_from((None, 0.7)),
+        truncate=st.booleans(),
+    )
+    return yarn | st.builds(
+        Llama3Scaling, factor=st.just(8.0), low=st.just(1.0), high=st.sampled_from((4.0, 16.0)), original=original
     )
 
 
@@ -66,6 +95,14 @@ def norms() -> st.SearchStrategy[Norm]:
     return rms | layernorm | st.builds(Norm, kind=st.sampled_from(("rms", "layernorm")), eps=eps, weight=st.just(False))
 
 
+def head_norms() -> st.SearchStrategy[Norm]:
+    """Norms of queries, keys and values: of each head or across them, with weights or without."""
+    eps, spread = st.sampled_from((1e-3, 1e-1)), st.sampled_from(("alike", "across", "each"))
+    bare = st.builds(Norm, kind=st.sampled_from(("rms", "layernorm")), eps=eps, weight=st.just(False), spread=spread)
+    rms = st.builds(Norm, kind=st.just("rms"), eps=eps, plus_one=st.booleans(), spread=spread)
+    return bare | rms | st.builds(Norm, kind=st.just("layernorm"), eps=eps, bias=st.booleans(), spread=spread)
+
+
 def _header() -> st.SearchStrategy[Settings]:
     return st.builds(
         Settings,
@@ -74,12 +111,16 @@ def _header() -> st.SearchStrategy[Settings]:
         norm=norms(),
         rope=ropes(),
         ffn=ffns(),
-        qk_norm=st.none() | norms(),
+        qk_norm=st.none() | head_norms(),
         bias=st.sampled_from(((), ("qkv",), ("qkv", "out"), ("ffn",), ("qkv", "out", "ffn"))),
         residual=st.sampled_from((None, "parallel", "parallel-one-norm")),
         placement=st.sampled_from((None, "post", "sandwich")),
         attention_scale=st.sampled_from((None, 0.25)),
         attention_softcap=st.sampled_from((None, 2.0)),
+        v_norm=st.none() | head_norms(),
+        values_from_keys=st.sampled_from((None, None, True)),
+        sink_logits=st.sampled_from((None, True)),
+        output_gate=st.sampled_from((None, None, True)),
     ).filter(consistent)
 
 
@@ -245,6 +286,8 @@ def _layer(draw: st.DrawFn, number: int, sources: list[_Source], owner: bool = F
         window=window,
         rope=draw(st.none() | ropes()),
         diagonal=draw(st.sampled_from((None, None, None, False))),
+        v_norm=draw(st.sampled_from((None, None, Norm(kind="none"), Norm(kind="rms", eps=1e-2)))),
+        values_from_keys=draw(st.sampled_from((None, None, True, False))),
     )
     return LayersStatement(ranges=ranges, mixer="attend", settings=settings)
 
@@ -260,7 +303,9 @@ def _reader(draw: st.DrawFn, ranges: tuple[LayerRange, ...], source: _Source) ->
         size, sinks = (window.size or 1, window.sinks) if window else (source.window.size or 1, source.window.sinks)
         window = Window(size=min(source.window.size or 1, size), sinks=min(source.window.sinks, sinks))
     ffn = draw(st.none() | ffns() | st.just(Ffn(kind="none")))
-    settings = Settings(heads=_query_heads(draw, source.kv_heads), window=window, ffn=ffn)
+    sink_logits = draw(st.sampled_from((None, True, False)))
+    heads = _query_heads(draw, source.kv_heads)
+    settings = Settings(heads=heads, window=window, ffn=ffn, sink_logits=sink_logits)
     return LayersStatement(ranges=ranges, mixer="cross-attend", source=source.ref, settings=settings)
 
 

@@ -12,8 +12,8 @@ _OF_THE_CACHE = ("kv_heads", "rope", "v_norm", "values_from_keys")
 def without_sharing(spec: ModelSpec, graph: LayerGraph | LevelsGraph) -> ModelSpec:
     """A spec in which every reader attends to its own K/V; what else it says stays. For a checked spec only.
 
-    Readers keep their window and take over kv heads, rope and values of the cache. The result is the baseline that a layout is
-    compared with: equal in all but the sharing.
+    Readers keep their window and take over kv heads, rope and values of the cache. The result is the baseline that a
+    layout is compared with: equal in all but the sharing.
     """
     name = f"{spec.name}-unshared"
     if isinstance(graph, LayerGraph):

@@ -35,12 +35,12 @@ PLAIN = Sight()
 class Scoring(NamedTuple):
     """From q . k to weights: times `scale`, then softcap * tanh(scores / softcap) if there is one, then a softmax.
 
-    With `sink_logits_N` the softmax of a head goes over one score more, which has no value (gpt-oss).
+    With `sink_logits` (N,) the softmax of a head goes over one score more, which has no value (gpt-oss).
     """
 
     scale: float
     softcap: float | None = None
-    sink_logits_N: Tensor | None = None
+    sink_logits: Tensor | None = None
 
 
 @dataclass
@@ -114,10 +114,10 @@ def attend_sdpa(
     """Attention by `scaled_dot_product_attention`, which knows no softcap: with one, by plain products."""
     batch, num_heads, num_tokens, _ = q_BNSE.shape
     num_kv_heads, scale = keys_BKTE.shape[1], scoring.scale
-    if scoring.softcap is not None or (scoring.sink_logits_N is not None and num_tokens == 1):
+    if scoring.softcap is not None or (scoring.sink_logits is not None and num_tokens == 1):
         return attend_matmul(q_BNSE, keys_BKTE, values_BKTH, visibility, scoring)
-    if scoring.sink_logits_N is not None:
-        return _sdpa_with_sink(q_BNSE, keys_BKTE, values_BKTH, visibility, scoring, scoring.sink_logits_N)
+    if scoring.sink_logits is not None:
+        return _sdpa_with_sink(q_BNSE, keys_BKTE, values_BKTH, visibility, scoring, scoring.sink_logits)
     grouped = num_kv_heads != num_heads
     if visibility.causal:
         return F.scaled_dot_product_attention(
@@ -184,8 +184,8 @@ def attend_matmul(
     scores_BKRT = cap(scores_BKRT.to(torch.promote_types(scores_BKRT.dtype, torch.float32)), scoring.softcap)
     scores_BNST = scores_BKRT.unflatten(2, (-1, num_tokens)).flatten(1, 2)
     scores_BNST = scores_BNST.masked_fill(~visibility.mask(), -torch.inf)
-    if scoring.sink_logits_N is not None:
-        sinks_BNS1 = scoring.sink_logits_N.to(scores_BNST.dtype)[:, None, None].expand(*scores_BNST.shape[:3], 1)
+    if scoring.sink_logits is not None:
+        sinks_BNS1 = scoring.sink_logits.to(scores_BNST.dtype)[:, None, None].expand(*scores_BNST.shape[:3], 1)
         weights_BNST = torch.cat((sinks_BNS1, scores_BNST), dim=-1).softmax(-1)[..., 1:]
     else:
         weights_BNST = scores_BNST.softmax(-1)

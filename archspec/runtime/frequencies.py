@@ -82,7 +82,7 @@ def _llama3(plain: Tensor, stretch: Stretch) -> Tensor:
 
 
 def _yarn(powers: Tensor, theta: float, size: int, stretch: Stretch) -> Tensor:
-    """Dimensions that turn often keep their frequency, slow ones are stretched. Source: arXiv 2309.00071, section 3.2."""
+    """Pairs that turn often keep their frequency, slow ones are stretched. Source: arXiv 2309.00071, section 3.2."""
 
     def dimension(turns: float) -> float:
         """Where a pair turns so often within the original context."""

@@ -111,8 +111,7 @@ class Attention(nn.Module):
     def __init__(self, plan: AttentionPlan, slot: CacheSlot, hidden_size: int) -> None:
         super().__init__()
         inner = plan.num_heads * plan.head_dim
-        sink_logits = nn.Parameter(torch.empty(plan.num_heads)) if plan.sink_logits else None
-        self.register_parameter("sink_logits", sink_logits)
+        self.sink_logits = nn.Parameter(torch.empty(plan.num_heads)) if plan.sink_logits else None
         self.q_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias)
         self.q_norm = make_head_norm(plan.q_norm, plan.num_heads, plan.head_dim)
         self.q_across = plan.q_norm.spread == "across"

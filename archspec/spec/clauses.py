@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from archspec.diagnostics import Diagnostic, listing
-from archspec.source import Span
 from archspec.spec import errors, model
 from archspec.spec.levels import Lookup, Merge
 from archspec.syntax.tree import Atom, Clause
@@ -79,6 +78,8 @@ def setting_of(clause: Clause) -> tuple[str | None, Any, Diagnostic | None]:
 
 
 def _count(atom: Atom, setting: str) -> int:
+    if isinstance(atom.value, float):
+        raise _RejectedError(errors.BadValue(span=atom.span, setting=setting, rule="must be a whole number"))
     if not isinstance(atom.value, int) or atom.value < 1:
         raise _RejectedError(errors.BadValue(span=atom.span, setting=setting, rule="must be at least 1"))
     return atom.value
@@ -160,16 +161,17 @@ def _named(part: Clause) -> str:
 
 def _scaling_value(part: Clause, setting: str, takes: tuple[str, ...]) -> tuple[str, Any]:
     name, *number = part.args
+    if not takes:
+        raise _RejectedError(errors.BadValue(span=part.span, setting=setting, rule="takes a factor and nothing else"))
+    known = tuple("no truncate" if word == "truncate" else word for word in takes)
+    _kind(name, setting, known)
     word = _named(part)
-    known = tuple(key for key in takes if (key == "truncate") != bool(number))
-    if word not in known:
-        raise _RejectedError(errors.UnknownKind(span=name.span, setting=setting, word=str(name.value), known=known))
     read = _count if word == "original" else _positive
     return word, read(number[0], word) if number else False
 
 
 def _norm(clause: Clause) -> model.Norm:
-    spread = next((_SPREADS[part.key] for part in clause.parts), "alike")
+    spread: model.Spread = next((_SPREADS[part.key] for part in clause.parts), "alike")
     if not clause.args:
         return model.Norm(kind="rms", spread=spread)
     setting = {"qk_norm": "qk-norm", "v_norm": "v-norm"}.get(clause.key, clause.key.replace("_", " "))

@@ -68,8 +68,8 @@ class YarnScaling(Node):
     """`scaled yarn(32, original 4096)` (arXiv 2309.00071): `slow` to `fast` rotations in the original context are
     where stretching by `factor` fades out, linearly in the dimension.
 
-    Cosines and sines are multiplied by `attention_factor`; 0.1 ln(factor) + 1 if nothing is said. Without `truncate` the ends
-    of the ramp are not rounded to whole dimensions (gpt-oss).
+    Cosines and sines are multiplied by `attention_factor`; 0.1 ln(factor) + 1 if nothing is said. With `no truncate`
+    the ends of the ramp are not rounded to whole dimensions (gpt-oss).
     """
 
     kind: Literal["yarn"] = "yarn"
@@ -86,6 +86,8 @@ Scaling = LinearScaling | Llama3Scaling | YarnScaling
 
 def scaling_problem(rope: str, theta: float, scaling: Scaling) -> str | None:
     """What is wrong with a scaling for a kind and base of rope; None if nothing is."""
+    if rope == "none":
+        return "needs a rope to scale"
     if scaling.kind != "linear" and rope not in ("half", "interleaved"):
         return f"needs the frequencies of `half` or `interleaved`; `{rope}` takes `scaled linear` alone"
     if scaling.kind == "llama3" and scaling.low >= scaling.high:

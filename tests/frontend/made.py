@@ -11,6 +11,8 @@ from archspec.spec.model import (
     Heads,
     LayerRange,
     LayersStatement,
+    LinearScaling,
+    Llama3Scaling,
     ModelSpec,
     Moe,
     Norm,
@@ -20,6 +22,7 @@ from archspec.spec.model import (
     Settings,
     SharedFfn,
     Window,
+    YarnScaling,
 )
 
 MAX_LAYERS = 6
@@ -32,9 +35,31 @@ ropes = st.one_of(
     st.just(Rope(kind="none")),
     st.builds(
         Rope,
-        kind=st.sampled_from(["half", "interleaved", "interleaved-linspace"]),
+        kind=st.sampled_from(["half", "interleaved", "interleaved-linspace", "proportional"]),
         theta=st.one_of(st.just(10000.0), positive),
         percent=st.sampled_from([100, 50, 1]),
+        scaling=st.none() | st.builds(LinearScaling, factor=positive),
+    ),
+    st.builds(
+        Rope,
+        kind=st.sampled_from(["half", "interleaved"]),
+        theta=st.floats(min_value=1.001, max_value=1e300),
+        scaling=st.builds(
+            Llama3Scaling,
+            factor=positive,
+            low=st.floats(min_value=0.01, max_value=0.5),
+            high=st.floats(min_value=0.51, max_value=1e300),
+            original=st.integers(1, 10**17),
+        )
+        | st.builds(
+            YarnScaling,
+            factor=positive,
+            original=st.integers(1, 10**17),
+            fast=st.just(32.0) | st.floats(min_value=2.0, max_value=1e300),
+            slow=st.just(1.0) | st.floats(min_value=1e-300, max_value=1.5),
+            attention_factor=st.none() | positive,
+            truncate=st.booleans(),
+        ),
     ),
 )
 norms = st.one_of(
@@ -47,6 +72,14 @@ some_norms = st.one_of(
     st.just(Norm(kind="rms", eps=0.5, weight=False)),
     st.just(Norm(kind="layernorm", weight=False)),
     st.just(Norm(kind="layernorm", eps=1e-5, bias=False)),
+)
+head_norms = st.one_of(
+    norms,
+    st.tuples(some_norms, st.sampled_from(["across", "each"])).map(
+        lambda made: made[0].model_copy(update={"spread": made[1]})
+    ),
+)
+flags = st.booleans()
 )
 sized = st.builds(Ffn, kind=st.sampled_from(["swiglu", "gelu", "relu2"]), hidden_size=st.integers(1, 10**17))
 moes = st.builds(
@@ -77,7 +110,11 @@ MAKERS = {
     "window": windows,
     "rope": ropes,
     "norm": norms | some_norms,
-    "qk_norm": norms | some_norms,
+    "qk_norm": head_norms,
+    "v_norm": head_norms,
+    "values_from_keys": flags,
+    "sink_logits": flags,
+    "output_gate": flags,
     "ffn": ffns,
     "bias": biases,
 }
@@ -86,7 +123,7 @@ TAKES = {
     "cross-attend": tuple(MAKERS),
     "retention": ("heads", "rope", "norm", "ffn", "bias", "residual", "residual_scale", "layer_scalar"),
     "ffn-only": ("norm", "ffn", "bias", "layer_scalar"),
-    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias"),
+    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias", "v_norm", "values_from_keys"),
 }
 
 

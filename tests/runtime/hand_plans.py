@@ -7,7 +7,7 @@ import torch
 from archspec.plan import AttentionPlan, CacheSlot, IterationGroup, LayerPlan, Plan, RetentionPlan, StateSlot, Step
 from archspec.runtime.build import build_model
 from archspec.runtime.model import Model
-from archspec.spec.model import Ffn, Norm, Rope
+from archspec.spec.model import Ffn, LinearScaling, Norm, Rope, YarnScaling
 
 HALF = Rope(kind="half")
 RMS = Norm(kind="rms", eps=1e-5)
@@ -135,6 +135,28 @@ def capped():
     return plan("capped", layers, slots, body, 7, final_norm=plus, final_softcap=4.0)
 
 
+def families():
+    """What single families have: sink logits, gates, norms of values and over heads, values from keys, scaled ropes."""
+    across, bare = Norm(kind="rms", eps=0.1, spread="across"), Norm(kind="rms", eps=0.1, weight=False)
+    each = Norm(kind="layernorm", eps=0.1, bias=False, spread="each")
+    yarn = Rope(kind="half", scaling=YarnScaling(factor=4.0, original=16, truncate=False))
+    part = Rope(kind="proportional", percent=50, scaling=LinearScaling(factor=2.0))
+    slots = [
+        replace(slot(0, 0, [0, 1], window=5, rope=yarn, k_norm=across), v_norm=bare),
+        replace(slot(1, 2, [2, 3], rope=part, k_norm=each), values_from_keys=True),
+        replace(slot(2, 3, [4], projected=True, rope=Rope(kind="none"), name="bare"), values_from_keys=True),
+    ]
+    layers = [
+        attend(0, slots[0], window=5, q_norm=across, sink_logits=True),
+        attend(1, slots[0], window=3, owns=False, heads=2, sink_logits=True, softcap=3.0),
+        attend(2, slots[1], q_norm=each, output_gate=True, sink_logits=True),
+        attend(3, slots[1], owns=False, q_norm=each, output_gate=True),
+        attend(4, slots[2], owns=False, sink_logits=True),
+    ]
+    body = [write(0), layer(0), layer(1), write(1), layer(2), layer(3), write(2), layer(4)]
+    return plan("families", layers, slots, body, 7)
+
+
 def sunk():
     """Sinks in rings: partial rotation, a narrower reader, a query norm, a projected slot; nothing grows."""
     slots = [
@@ -200,7 +222,9 @@ def late_twice(forward=2, backward=2):
     return plan("late_twice", layers, slots, body, 3, groups=groups)
 
 
-PADDABLE = {make.__name__: make for make in (dense, windowed, shared, projected, retention, mixed, capped, decays)}
+PADDABLE = {
+    make.__name__: make for make in (dense, windowed, shared, projected, retention, mixed, capped, decays, families)
+}
 ALL = {**PADDABLE, "sunk": sunk}
 LATE = {make.__name__: make for make in (late, late_twice)}
 

@@ -137,8 +137,8 @@ def capped():
 
 def families():
     """What single families have: sink logits, gates, norms of values and over heads, values from keys, scaled ropes."""
-    across, bare = Norm(kind="rms", eps=0.1, spread="across"), Norm(kind="rms", eps=0.1, weight=False)
-    each = Norm(kind="layernorm", eps=0.1, bias=False, spread="each")
+    across, bare = Norm(kind="rms", eps=1e-5, spread="across"), Norm(kind="rms", eps=1e-5, weight=False)
+    each = Norm(kind="layernorm", eps=1e-5, bias=False, spread="each")
     yarn = Rope(kind="half", scaling=YarnScaling(factor=4.0, original=16, truncate=False))
     part = Rope(kind="proportional", percent=50, scaling=LinearScaling(factor=2.0))
     slots = [
@@ -233,8 +233,8 @@ def sharp_model(plan: Plan, **options) -> Model:
     """A model whose logits are of order 1: with the usual initial weights an error would hide below a tolerance."""
     model = build_model(plan, **{"compile": False, **options})
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "norm" not in name:
                 parameter *= 10
     return model
 

@@ -80,7 +80,6 @@ head_norms = st.one_of(
     ),
 )
 flags = st.booleans()
-)
 sized = st.builds(Ffn, kind=st.sampled_from(["swiglu", "gelu", "relu2"]), hidden_size=st.integers(1, 10**17))
 moes = st.builds(
     Moe,

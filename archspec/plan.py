@@ -424,9 +424,4 @@ def _head_norm_shapes(name: str, norm: Norm, num_heads: int, head_dim: int) -> I
 
 def head_norm_sizes(norm: Norm, num_heads: int, head_dim: int) -> Shape:
     """Shape of the weights of a norm of heads."""
-    sizes: dict[str, Shape] = {
-        "alike": (head_dim,),
-        "across": (num_heads * head_dim,),
-        "each": (num_heads, head_dim),
-    }
-    return sizes[norm.spread]
+    return {"alike": (head_dim,), "across": (num_heads * head_dim,), "each": (num_heads, head_dim)}[norm.spread]

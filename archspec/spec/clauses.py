@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from archspec.diagnostics import Diagnostic, listing
+from archspec.source import Span
 from archspec.spec import errors, model
 from archspec.spec.levels import Lookup, Merge
 from archspec.syntax.tree import Atom, Clause

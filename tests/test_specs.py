@@ -12,8 +12,6 @@ from archspec.driver import analyse
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").rglob("*.arch"))
 ZOO = json.loads((ROOT / "tests" / "data" / "zoo.json").read_text())
-PUBLISHED = json.loads((ROOT / "tests" / "data" / "published.json").read_text())
-"""Specs that are not in the zoo: sizes as published, and the numbers of their configs."""
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
@@ -53,31 +51,3 @@ def test_sizes_of_published_models(entry: dict[str, Any]) -> None:
         assert counted - embeddings == published["non_embedding"]
     else:
         assert matrices == published["matrices_without_embedding_and_norms"]
-
-
-def parameters_by_config(config: dict[str, Any]) -> int:
-    """Scalars of a gated dense decoder, from its config's numbers alone."""
-    width, heads, kv_heads = (config[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
-    head_dim, ffn = config["head_dim"], config["intermediate_size"]
-    layer = 2 * width * heads * head_dim + 2 * width * kv_heads * head_dim + 3 * width * ffn
-    layer += config.get("norms_per_layer", 2) * width
-    layer += (heads + 2 * kv_heads) * head_dim if config.get("qkv_bias") else 0
-    layer += {"none": 0, "head": 2 * head_dim, "across": (heads + kv_heads) * head_dim}[config.get("qk_norm", "none")]
-    matrices = 1 if config["tie_word_embeddings"] else 2
-    return config["num_hidden_layers"] * layer + matrices * config["vocab_size"] * width + width
-
-
-@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: Path(entry["spec"]).stem)
-def test_sizes_by_published_configs(entry: dict[str, Any]) -> None:
-    config, plan = entry["config"], archspec.plan(archspec.parse(ROOT / "specs" / entry["spec"]))
-    assert plan.num_parameters() == entry["params"] == parameters_by_config(config)
-    assert f"{entry['params']:,}" in (ROOT / "specs" / entry["spec"]).read_text().replace("\n# ", " ")
-    every = config.get("full_attention_every")
-    for batch, context in ((1, 1), (1, 777), (3, 5000), (2, 1 << 20)):
-        positions = 0
-        for number in range(1, config["num_hidden_layers"] + 1):
-            windowed = "sliding_window" in config and (every is None or number % every)
-            positions += min(context, config["sliding_window"]) if windowed else context
-        elements = 2 * config["num_key_value_heads"] * config["head_dim"] * positions
-        assert plan.cache_bytes(batch, context, "bfloat16") == batch * 2 * elements
-        assert plan.cache_bytes(batch, context, "float32") == batch * 4 * elements

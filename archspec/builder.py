@@ -47,6 +47,8 @@ class Clauses(TypedDict, total=False):
     rope: Number | Literal[False] | Rope
     norm: str | Literal[False] | Norm
     qk_norm: str | bool | Norm
+    v_norm: str | bool | Norm
+    values_from_keys: bool
     ffn: str | Literal[False] | Ffn | Moe
     bias: str | bool
     residual: Residual
@@ -57,6 +59,8 @@ class Clauses(TypedDict, total=False):
     attention_scale: Number
     attention_softcap: Number
     softcap: Literal[False]
+    sink_logits: bool
+    output_gate: bool
     diagonal: Literal[False]
 
 
@@ -77,12 +81,12 @@ class HeaderClauses(Clauses, total=False):
     final_softcap: Number
 
 
-_WORDS = {"qk_norm": "qk-norm", "layer_scalar": "layer-scalar", "head_bias": "head-bias"}
+_HYPHENATED = ("qk_norm", "v_norm", "values_from_keys", "layer_scalar", "sink_logits", "output_gate", "head_bias")
 
 
 def _clause(key: str, value: object) -> str:
     """One argument as a clause: `kv_heads=(8, 128)` -> `kv heads 8 x 128`."""
-    word = _WORDS.get(key, key.replace("_", " "))
+    word = key.replace("_", "-" if key in _HYPHENATED else " ")
     if isinstance(value, Heads | Window | Rope | Norm | Ffn | Moe):
         return ", ".join(settings_text(Settings.model_validate({key: value})))
     if value is False:

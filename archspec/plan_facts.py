@@ -24,12 +24,14 @@ _NAMES = {
     "token_embed_scale": "embedding scale of tokens",
     "q_norm": "q-norm",
     "k_norm": "k-norm",
+    "v_norm": "v-norm",
     "num_context": "vectors of a context",
 }
 NO_EXIT = "none: every layer runs for every token"
 READ_BY = "read by"
 BYTES_OF = "bfloat16"
-_KEYS: dict[type[BaseModel], str] = {Rope: "rope", Norm: "norm", Ffn: "ffn", Moe: "ffn"}
+_KEYS: dict[type[BaseModel], str] = {Rope: "rope", Norm: "qk_norm", Ffn: "ffn", Moe: "ffn"}
+"""The setting in which a value can say all that it means: a norm, how it goes over heads."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def _text(value: Any) -> str:
             return number_text(value)
         case Rope() | Norm() | Ffn() | Moe():
             key = _KEYS[type(value)]
-            return settings_text(Settings.model_validate({key: value}))[0].removeprefix(f"{key} ")
+            return settings_text(Settings.model_validate({key: value}))[0].removeprefix(f"{key.replace('_', '-')} ")
         case Positions():
             return positions_text(value).removeprefix("positions ")
         case Lookup():

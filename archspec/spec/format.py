@@ -218,7 +218,11 @@ def _scaling(scaling: model.Scaling) -> str:
     parts = [number_text(scaling.factor)]
     match scaling:
         case model.Llama3Scaling():
-            parts += [f"low {number_text(scaling.low)}", f"high {number_text(scaling.high)}", f"original {scaling.original}"]
+            parts += [
+                f"low {number_text(scaling.low)}",
+                f"high {number_text(scaling.high)}",
+                f"original {scaling.original}",
+            ]
         case model.YarnScaling():
             parts.append(f"original {scaling.original}")
             defaults = model.YarnScaling(factor=scaling.factor, original=scaling.original)

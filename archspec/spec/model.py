@@ -6,7 +6,7 @@ A spec keeps ranges folded as they were written, so that it prints back as text,
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -86,8 +86,6 @@ Scaling = LinearScaling | Llama3Scaling | YarnScaling
 
 def scaling_problem(rope: str, theta: float, scaling: Scaling) -> str | None:
     """What is wrong with a scaling for a kind and base of rope; None if nothing is."""
-    if rope == "none":
-        return "needs a rope to scale"
     if scaling.kind != "linear" and rope not in ("half", "interleaved"):
         return f"needs the frequencies of `half` or `interleaved`; `{rope}` takes `scaled linear` alone"
     if scaling.kind == "llama3" and scaling.low >= scaling.high:
@@ -115,13 +113,6 @@ class Rope(Node):
     percent: Annotated[int, Field(ge=1, le=100)] = 100
     scaling: Annotated[Scaling, Field(discriminator="kind")] | None = None
     """`rope 500000 scaled llama3(...)`: longer contexts than the frequencies were trained for."""
-
-    @model_validator(mode="after")
-    def _can_be_scaled(self) -> "Rope":
-        problem = None if self.scaling is None else scaling_problem(self.kind, self.theta, self.scaling)
-        if self.scaling is not None and problem is not None:
-            raise ValueError(f"scaled {self.scaling.kind} {problem}")
-        return self
 
 
 class Norm(Node):
@@ -247,12 +238,6 @@ class Settings(Node):
     """`sink-logits`: a learned logit a head takes part in the softmax, and has no value (gpt-oss, arXiv 2508.10925)."""
     output_gate: bool | None = None
     """`output-gate`: attention's output times sigmoid(gate x), before the output projection (arXiv 2505.06708)."""
-
-    @model_validator(mode="after")
-    def _spread_over_heads_alone(self) -> "Settings":
-        if self.norm is not None and self.norm.spread != "alike":
-            raise ValueError("norm has no heads to spread over: spread belongs to qk_norm and v_norm")
-        return self
 
 
 class CacheRef(Node):

@@ -194,10 +194,11 @@ class Operations:
         output = self.rows * mixer.num_heads * mixer.head_dim
         scores, hidden = self.rows * mixer.num_heads * keys, self.tokens * keys
         capped = 2 if mixer.softcap is not None else 0
+        self.touch(2 * scores * self.element)
         self.touch(scores * self.element, self.cast(scores), capped * scores * self.wide)
-        self.touch((1 + capped) * scores * self.wide, hidden)
-        self.touch((2 + mixer.sink_logits) * scores * self.wide, hidden)
-        self.touch(scores * (self.wide + self.element), output * self.element, hidden)
+        self.touch(2 * scores * self.wide, hidden)
+        self.touch(2 * scores * self.wide, self.narrowed(scores))
+        self.touch(scores * (self.wide + self.element), output * self.element)
 
     def retention(self, mixer: RetentionPlan, width: int) -> int:
         """Retention of normed hidden states, in float32 or wider: in chunks, or one token."""

@@ -178,18 +178,19 @@ def attend_matmul(
 ) -> Tensor:
     """Attention by plain products; holds all scores at once, in float32 or wider."""
     num_kv_heads, num_tokens = keys_BKTE.shape[1], q_BNSE.shape[2]
-    # The heads of a group and their queries become rows, so that no K/V is repeated.
+    # The heads of a group and their queries become rows, so that no K/V is repeated. One name for all scores on their
+    # way to weights: nothing that is as large is kept longer than it must.
     rows_BKRE = q_BNSE.unflatten(1, (num_kv_heads, -1)).flatten(2, 3)
-    scores_BKRT = (rows_BKRE @ keys_BKTE.transpose(-1, -2)) * scoring.scale
-    scores_BKRT = cap(scores_BKRT.to(torch.promote_types(scores_BKRT.dtype, torch.float32)), scoring.softcap)
-    scores_BNST = scores_BKRT.unflatten(2, (-1, num_tokens)).flatten(1, 2)
-    scores_BNST = scores_BNST.masked_fill(~visibility.mask(), -torch.inf)
+    scores = (rows_BKRE @ keys_BKTE.transpose(-1, -2)) * scoring.scale
+    scores = cap(scores.to(torch.promote_types(scores.dtype, torch.float32)), scoring.softcap)
+    scores = scores.unflatten(2, (-1, num_tokens)).flatten(1, 2).masked_fill(~visibility.mask(), -torch.inf)
     if scoring.sink_logits is not None:
-        sinks_BNS1 = scoring.sink_logits.to(scores_BNST.dtype)[:, None, None].expand(*scores_BNST.shape[:3], 1)
-        weights_BNST = torch.cat((sinks_BNS1, scores_BNST), dim=-1).softmax(-1)[..., 1:]
-    else:
-        weights_BNST = scores_BNST.softmax(-1)
-    weights_BKRT = weights_BNST.to(values_BKTH.dtype).unflatten(1, (num_kv_heads, -1)).flatten(2, 3)
+        sinks_BNS1 = scoring.sink_logits.to(scores.dtype)[:, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat((sinks_BNS1, scores), dim=-1)
+    weights_BNST = scores.softmax(-1).to(values_BKTH.dtype)
+    if scoring.sink_logits is not None:
+        weights_BNST = weights_BNST[..., 1:]
+    weights_BKRT = weights_BNST.unflatten(1, (num_kv_heads, -1)).flatten(2, 3)
     return (weights_BKRT @ values_BKTH).unflatten(2, (-1, num_tokens)).flatten(1, 2)
 
 

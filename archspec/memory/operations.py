@@ -173,18 +173,24 @@ class Operations:
             casts = self.cast(2 * output + 3 * self.batch * slot.num_kv_heads * keys * mixer.head_dim)
             self.touch(hidden * self.element, copies * self.wide, 2 * scores * self.wide, casts)
             return
-        with self.hold(*(self._with_sink(mixer, slot, keys, wide_keys) if mixer.sink_logits else ())):
-            sums = self.rows * mixer.num_heads * FLOAT32
-            self.touch(hidden * self.element, output * self.element, sums)
+        if mixer.sink_logits:
+            self._with_sink(mixer, slot, keys, wide_keys)
+            return
+        sums = self.rows * mixer.num_heads * FLOAT32
+        self.touch(hidden * self.element, output * self.element, sums)
 
-    def _with_sink(self, mixer: AttentionPlan, slot: CacheSlot, keys: int, wide_keys: bool) -> tuple[int, int, int]:
-        """Queries, keys and values with room for one key more; keys are widened first, then put behind it."""
+    def _with_sink(self, mixer: AttentionPlan, slot: CacheSlot, keys: int, wide_keys: bool) -> None:
+        """Queries, keys and values with room for one key more: widened first, then put together with the sink's."""
         size = (2 if wide_keys else 1) * mixer.head_dim + SINK_DIMS
+        hidden = self.tokens * (keys + 1)
         of_keys = self.batch * slot.num_kv_heads * (keys + 1) * size * self.element
         queries = self.batch * mixer.num_heads * (self.tokens + 1) * size * self.element
+        self.touch(2 * queries)
         with self.hold(queries):
             self.touch(2 * of_keys)
-        return queries, of_keys, of_keys
+            sums = self.rows * mixer.num_heads * FLOAT32
+            self.touch(2 * of_keys, hidden * (1 + self.element), queries, sums)
+        self.touch(queries, self.rows * mixer.num_heads * mixer.head_dim * self.element)  # cut to size
 
     def _products(self, mixer: AttentionPlan, keys: int) -> None:
         """All scores at once: scaled, wide, divided by the cap, the tanh of it; then capped, masked and softmax.

@@ -18,6 +18,7 @@ from archspec.spec.model import (
     Heads,
     LayerRange,
     ModelSpec,
+    Moe,
     Norm,
     Placement,
     Residual,
@@ -46,14 +47,20 @@ class Clauses(TypedDict, total=False):
     rope: Number | Literal[False] | Rope
     norm: str | Literal[False] | Norm
     qk_norm: str | bool | Norm
-    ffn: str | Literal[False] | Ffn
+    v_norm: str | bool | Norm
+    values_from_keys: bool
+    ffn: str | Literal[False] | Ffn | Moe
     bias: str | bool
     residual: Residual
+    residual_scale: Number
+    layer_scalar: bool
     norms: Placement
     """`norms="sandwich"` is `sandwich norms`."""
     attention_scale: Number
     attention_softcap: Number
     softcap: Literal[False]
+    sink_logits: bool
+    output_gate: bool
     diagonal: Literal[False]
 
 
@@ -64,17 +71,26 @@ class HeaderClauses(Clauses, total=False):
     vocab: int
     embed_scale: Number
     embed_lookup: tuple[int, Literal["concat", "sum"]]
+    embed_norm: str
+    positions: str
+    """`positions="learned 1024"`."""
     tied_embeddings: Literal[True]
+    final_norm: str | Literal[False]
+    head_bias: Literal[True]
+    logit_scale: Number
     final_softcap: Number
+
+
+_HYPHENATED = ("qk_norm", "v_norm", "values_from_keys", "layer_scalar", "sink_logits", "output_gate", "head_bias")
 
 
 def _clause(key: str, value: object) -> str:
     """One argument as a clause: `kv_heads=(8, 128)` -> `kv heads 8 x 128`."""
-    word = {"qk_norm": "qk-norm"}.get(key, key.replace("_", " "))
-    if isinstance(value, Heads | Window | Rope | Norm | Ffn):
+    word = key.replace("_", "-" if key in _HYPHENATED else " ")
+    if isinstance(value, Heads | Window | Rope | Norm | Ffn | Moe):
         return ", ".join(settings_text(Settings.model_validate({key: value})))
     if value is False:
-        return f"no {word}"
+        return f"no {word.replace('final norm', 'final-norm')}"
     if value is True:
         return word
     if key == "norms":

@@ -8,7 +8,7 @@ from typing import Any
 from archspec.diagnostics import layer_numbers
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.plan import DTYPE_BYTES, CacheSlot, LayerPlan, Plan, RetentionPlan, Step
-from archspec.spec.format import rope_text
+from archspec.spec.format import ffn_text, positions_text, rope_text
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def plan_text(plan: AnyPlan) -> str:
         return _levels_text(plan)
     lines = [
         f"plan {plan.name}",
-        f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {plan.num_parameters()} parameters",
-        f"  embedding scale {plan.embed_scale:.10g}, {'tied' if plan.tied_embeddings else 'untied'}",
+        f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {parameters_text(plan, '')}",
+        f"  embedding scale {plan.embed_scale:.10g}, {'tied' if plan.tied_embeddings else 'untied'}{_ends(plan)}",
         f"  cache bytes {plan.cache_formula()}",
         "slots",
         *(f"  {slot.idx:>3} {_slot_text(slot)}" for slot in plan.slots),
@@ -231,6 +231,25 @@ def plan_text(plan: AnyPlan) -> str:
         *(f"  {_step_text(plan, step)}" for step in plan.decode_steps()),
     ]
     return "\n".join(lines)
+
+
+def parameters_text(plan: AnyPlan, separator: str = ",") -> str:
+    """How many parameters there are, and how many of them a token passes, where experts make that fewer."""
+    total, active = plan.num_parameters(), plan.num_active_parameters()
+    return f"{total:{separator}} parameters" + (f", {active:{separator}} of them active" if active != total else "")
+
+
+def _ends(plan: Plan) -> str:
+    """What stands between the embedding and the layers, and behind them, where that is more than the final norm."""
+    parts = [
+        positions_text(plan.positions) if plan.positions is not None else "",
+        f"embed norm {plan.embed_norm.kind}" if plan.embed_norm.kind != "none" else "",
+        "no final-norm" if plan.final_norm.kind == "none" else "",
+        "head-bias" if plan.head_bias else "",
+        f"logit scale {plan.logit_scale:.10g}" if plan.logit_scale != 1 else "",
+        f"final softcap {plan.final_softcap:.10g}" if plan.final_softcap is not None else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _levels_text(plan: LevelsPlan) -> str:
@@ -252,18 +271,21 @@ def _slot_text(slot: CacheSlot) -> str:
     keeps = keeps_text(slot)
     readers = layer_numbers(slot.readers) if slot.readers else "nobody"
     norms = "".join(
-        f", {word} {norm.kind}" for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm)) if norm.kind != "none"
+        f", {word} {norm.kind}"
+        for word, norm in (("norm", slot.norm), ("k-norm", slot.k_norm), ("v-norm", slot.v_norm))
+        if norm.kind != "none"
     )
+    values = ", values from keys" if slot.values_from_keys else ""
     return (
         f"{slot.name}: {kind} layer {slot.writer_idx + 1}, kv heads {slot.num_kv_heads} x {slot.head_dim}, "
-        f"keeps {keeps}, {rope_text(slot.rope)}{norms}, read by {readers}"
+        f"keeps {keeps}, {rope_text(slot.rope)}{norms}{values}, read by {readers}"
     )
 
 
 def layer_text(plan: Plan, idx: int) -> str:
     """Mixer, ffn and norms of one layer."""
     layer = plan.layers[idx]
-    ffn = f"{layer.ffn.kind}({layer.ffn.hidden_size})" if layer.ffn else "no ffn"
+    ffn = ffn_text(layer.ffn) if layer.ffn else "no ffn"
     if layer.mixer is None:
         return f"no mixer; {ffn}{_frame(layer)}"
     heads = f"{layer.mixer.num_heads} x {layer.mixer.head_dim}"
@@ -278,6 +300,8 @@ def layer_text(plan: Plan, idx: int) -> str:
         "q-norm" if mixer.q_norm.kind != "none" else "",
         f"scale {mixer.scale:.10g}" if mixer.scale != mixer.head_dim**-0.5 else "",
         f"softcap {mixer.softcap:.10g}" if mixer.softcap else "",
+        "sink logits" if mixer.sink_logits else "",
+        "output gate" if mixer.output_gate else "",
     ]
     shown = "".join(f", {extra}" for extra in extras if extra)
     return f"attention {heads} over {plan.slots[mixer.slot_idx].name}{shown}; {ffn}{_frame(layer)}"
@@ -285,8 +309,13 @@ def layer_text(plan: Plan, idx: int) -> str:
 
 def _frame(layer: LayerPlan) -> str:
     """How mixer and ffn are put together, where that is not pre-norm and one after the other."""
-    parallel = "; parallel" if layer.parallel_residual else ""
-    return f"{parallel}; {layer.placement} norms" if layer.placement != "pre" else parallel
+    parts = [
+        layer.residual if layer.residual != "sequential" else "",
+        f"{layer.placement} norms" if layer.placement != "pre" else "",
+        f"residual scale {layer.residual_scale:.10g}" if layer.residual_scale != 1 else "",
+        "layer-scalar" if layer.layer_scalar else "",
+    ]
+    return "".join(f"; {part}" for part in parts if part)
 
 
 def _step_text(plan: Plan, step: Step) -> str:
@@ -312,6 +341,7 @@ def plan_json(plan: AnyPlan) -> dict[str, Any]:
         **asdict(plan, dict_factory=_plain),
         **levels,
         "num_parameters": plan.num_parameters(),
+        "num_active_parameters": plan.num_active_parameters(),
         "cache_formula": plan.cache_formula(),
     }
 

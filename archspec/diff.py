@@ -51,8 +51,10 @@ class PlanDiff:
         return not self.changes
 
     def cache_bytes(self, contexts: Sequence[int], dtype: str) -> list[CacheBytes]:
-        """What the caches cost on either side, shared or not."""
-        return [CacheBytes(n, self.a.cache_bytes(1, n, dtype), self.b.cache_bytes(1, n, dtype)) for n in contexts]
+        """What the caches cost on either side, shared or not; without contexts that a side has no positions for."""
+        limits = [plan.max_context for plan in (self.a, self.b) if plan.max_context is not None]
+        fit = [n for n in contexts if all(n <= limit for limit in limits)]
+        return [CacheBytes(n, self.a.cache_bytes(1, n, dtype), self.b.cache_bytes(1, n, dtype)) for n in fit]
 
 
 def diff_plans(a: AnyPlan, b: AnyPlan) -> PlanDiff:

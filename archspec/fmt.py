@@ -170,12 +170,14 @@ class _Layout:
         self.done.append(line)
 
     def _parts(self, statement: Sequence[int]) -> Iterator[list[int]]:
-        """Pieces of a statement between which a line may end."""
+        """Pieces of a statement between which a line may end: not inside of parentheses, unless a comment is there."""
         part: list[int] = []
+        depth = 0
         for idx in statement:
             part.append(idx)
             token, gap = self.tokens[idx], self.gaps[idx + 1]
-            may_break = token.text == "," and token.may_end_line
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+            may_break = token.text == "," and token.may_end_line and depth == 0
             if idx != statement[-1] and (may_break or gap.trailing or any(gap.below)):
                 yield part
                 part = []

@@ -94,6 +94,17 @@ class LevelsPlan(Sizes):
         for term in self.tokens.cache_terms():
             yield replace(term, length=Length(tokens_each=None, limit=term.length.of(self.block_positions)))
 
+    @property
+    def max_context(self) -> None:
+        return None
+
+    def num_idle_parameters(self) -> int:
+        return sum(plan.num_idle_parameters() for _, plan in self.levels())
+
+    def buffer_shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Name and shape of what is stored with the weights and not trained by gradient: no parameters."""
+        return ((f"{word}.{name}", shape) for word, plan in self.levels() for name, shape in plan.buffer_shapes())
+
     def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Name and shape of every parameter, in the order of the model's `state_dict`."""
         width, expanded = self.tokens.hidden_size, self.num_context * self.tokens.hidden_size

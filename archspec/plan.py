@@ -13,13 +13,13 @@ from typing import Literal
 from archspec import formula
 from archspec.formula import CacheTerm, Length
 from archspec.notebook import Shown
-from archspec.spec.model import Decay, Ffn, Norm, Placement, Rope
+from archspec.spec.model import Decay, Ffn, Moe, Norm, Placement, Positions, Residual, Rope
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 CACHE_DTYPE_BYTES = {**DTYPE_BYTES, "float8": 1, "int8": 1}
 """Bytes an element of caches; those of one byte can be planned with, though `runtime/` has no such caches."""
 Shape = tuple[int, ...]
-GATED_FFNS = frozenset({"swiglu", "geglu", "geglu-tanh"})
+GATED_FFNS = frozenset({"swiglu", "geglu", "geglu-tanh", "reglu", "swiglu-clamped"})
 NO_NORM = Norm(kind="none")
 STATE_DTYPE = "float32"
 """Recurrent states are float32 whatever the model's dtype: a bfloat16 decay of 0.9989 rounds to 1.0."""
@@ -49,6 +49,9 @@ class CacheSlot:
     k_norm: Norm
     bias: bool
     sinks: int = 0
+    v_norm: Norm = NO_NORM
+    values_from_keys: bool = False
+    """Values are the keys' projection, before norm and rotation; both are stored all the same."""
 
     @property
     def elements_per_token(self) -> int:
@@ -103,6 +106,10 @@ class AttentionPlan:
     sinks: int = 0
     """First positions that stay visible beside the window. A query p is as far from sink k as its place in the cache
     says: min(p, sinks + window - 1) - k (StreamingLLM, arXiv 2309.17453)."""
+    sink_logits: bool = False
+    """One learned logit a head takes part in the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
+    output_gate: bool = False
+    """The output is multiplied by sigmoid(gate x) before its projection (arXiv 2505.06708)."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +136,26 @@ class LayerPlan:
     `placement` says where norms stand: `pre` as above, `post` x += norm(mixer(x)) (OLMo 2), `sandwich` both, each
     with weights of its own (Gemma 2).
 
-    With `parallel_residual` (GPT-J, GPT-NeoX) both parts see the layer's input: x += mixer(norm(x)) + ffn(norm'(x)).
+    With a `parallel` residual (GPT-NeoX) both parts see the layer's input: x += mixer(norm(x)) + ffn(norm'(x)); with
+    `parallel-one-norm` (GPT-J) through the same norm, where there are both parts.
+
+    What a part adds is multiplied by `residual_scale`, and the layer's output by a stored scalar if there is one.
     """
 
     idx: int
     mixer: AttentionPlan | RetentionPlan | None
-    ffn: Ffn | None
+    ffn: Ffn | Moe | None
     norm: Norm
     ffn_bias: bool
-    parallel_residual: bool = False
+    residual: Residual = "sequential"
     placement: Placement = "pre"
+    residual_scale: float = 1.0
+    layer_scalar: bool = False
+
+    @property
+    def one_norm(self) -> bool:
+        """Whether mixer and ffn share the norm before them."""
+        return self.residual == "parallel-one-norm" and self.mixer is not None and self.ffn is not None
 
 
 Op = Literal["embed", "write", "layer", "iterate", "last", "head"]
@@ -181,6 +198,17 @@ class IterationGroup:
 class Sizes(Shown, ABC):
     """What a plan of any kind costs, from what it holds."""
 
+    name: str
+
+    @property
+    @abstractmethod
+    def max_context(self) -> int | None:
+        """Tokens of a sequence at most; None if there is no bound."""
+
+    @abstractmethod
+    def num_idle_parameters(self) -> int:
+        """Parameters of the experts that a token does not pass."""
+
     @abstractmethod
     def cache_terms(self) -> Iterator[CacheTerm]:
         """What every slot, then every state holds of one sequence."""
@@ -190,7 +218,11 @@ class Sizes(Shown, ABC):
         """Name and shape of every parameter, in the order of the model's `state_dict`."""
 
     def cache_bytes(self, batch: int, context: int, dtype: str = "bfloat16") -> int:
-        """Bytes of all slots and states for `batch` sequences of `context` tokens; exact."""
+        """Bytes of all slots and states for `batch` sequences of `context` tokens; exact.
+
+        Errors: as of `check_context`.
+        """
+        self.check_context(context)
         return formula.total_bytes(self.cache_terms(), batch, context, CACHE_DTYPE_BYTES[dtype])
 
     def cache_formula(self) -> str:
@@ -200,6 +232,15 @@ class Sizes(Shown, ABC):
     def num_parameters(self) -> int:
         """Number of trainable scalars, exact."""
         return sum(prod(shape) for _, shape in self.parameter_shapes())
+
+    def num_active_parameters(self) -> int:
+        """Those that one token passes: all but the experts that are not chosen for it."""
+        return self.num_parameters() - self.num_idle_parameters()
+
+    def check_context(self, context: int) -> None:
+        """Errors: ValueError for a sequence of more tokens than there are positions."""
+        if self.max_context is not None and context > self.max_context:
+            raise ValueError(f"{self.name} has learned positions for {self.max_context} tokens, not for {context}")
 
 
 @dataclass(frozen=True)
@@ -222,10 +263,19 @@ class Plan(Sizes):
     groups: tuple[IterationGroup, ...] = ()
     final_softcap: float | None = None
     """c * tanh(logits / c)."""
+    embed_norm: Norm = NO_NORM
+    positions: Positions | None = None
+    """A learned vector for each position, added to the scaled embedding; there are no positions beyond these."""
+    head_bias: bool = False
+    logit_scale: float = 1.0
     inputs: Literal["tokens", "vectors"] = "tokens"
     """`vectors`: hidden states come from outside and there is no embedding matrix; `embed` only scales."""
     outputs: Literal["logits", "vectors"] = "logits"
     """`vectors`: `head` is the final norm alone."""
+
+    @property
+    def max_context(self) -> int | None:
+        return None if self.positions is None else self.positions.count
 
     def forward_steps(self) -> tuple[Step, ...]:
         """Teacher forcing: every layer for every position."""
@@ -245,10 +295,24 @@ class Plan(Sizes):
         constant = Length(tokens_each=None, limit=1)
         yield from (CacheTerm(state.elements, constant, DTYPE_BYTES[STATE_DTYPE]) for state in self.states)
 
+    def num_idle_parameters(self) -> int:
+        return sum(num_idle_parameters(layer, self.hidden_size) for layer in self.layers)
+
+    def buffer_shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Name and shape of what is stored with the weights and not trained by gradient: no parameters."""
+        for layer in self.layers:
+            if layer.layer_scalar:
+                yield f"layers.{layer.idx}.scalar", (1,)
+            if isinstance(layer.ffn, Moe) and layer.ffn.selection_bias:
+                yield f"layers.{layer.idx}.ffn.selection_bias", (layer.ffn.num_experts,)
+
     def parameter_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Name and shape of every parameter, in the order of the model's `state_dict`."""
         if self.inputs == "tokens":
             yield "embed.weight", (self.vocab_size, self.hidden_size)
+        if self.positions is not None:
+            yield "positions.weight", (self.positions.num_rows, self.hidden_size)
+        yield from _norm_shapes("embed_norm", self.embed_norm, self.hidden_size)
         for layer in self.layers:
             for name, shape in self._layer_shapes(layer):
                 yield f"layers.{layer.idx}.{name}", shape
@@ -260,6 +324,8 @@ class Plan(Sizes):
         yield from _norm_shapes("norm", self.final_norm, self.hidden_size)
         if self.outputs == "logits" and not self.tied_embeddings:
             yield "lm_head.weight", (self.vocab_size, self.hidden_size)
+        if self.outputs == "logits" and self.head_bias:
+            yield "lm_head.bias", (self.vocab_size,)
 
     def _layer_shapes(self, layer: LayerPlan) -> Iterator[tuple[str, Shape]]:
         width = self.hidden_size
@@ -270,10 +336,14 @@ class Plan(Sizes):
         match layer.mixer:
             case AttentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
+                if mixer.sink_logits:
+                    yield "mixer.sink_logits", (mixer.num_heads,)
                 yield from _linear_shapes("mixer.q_proj", width, inner, mixer.qkv_bias)
-                yield from _norm_shapes("mixer.q_norm", mixer.q_norm, mixer.head_dim)
+                yield from _head_norm_shapes("mixer.q_norm", mixer.q_norm, mixer.num_heads, mixer.head_dim)
                 if mixer.owns_kv:
                     yield from _kv_shapes("mixer.kv.", self.slots[mixer.slot_idx], width)
+                if mixer.output_gate:
+                    yield from _linear_shapes("mixer.g_proj", width, inner, mixer.qkv_bias)
                 yield from _linear_shapes("mixer.o_proj", inner, width, mixer.out_bias)
             case RetentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
@@ -287,12 +357,11 @@ class Plan(Sizes):
         if layer.mixer is not None:
             yield from _norm_shapes("mixer_post_norm", post, width)
         if layer.ffn is not None:
-            ffn_hidden_size = layer.ffn.hidden_size or 0
-            yield from _norm_shapes("ffn_norm", pre, width)
-            if layer.ffn.kind in GATED_FFNS:
-                yield from _linear_shapes("ffn.gate_proj", width, ffn_hidden_size, layer.ffn_bias)
-            yield from _linear_shapes("ffn.up_proj", width, ffn_hidden_size, layer.ffn_bias)
-            yield from _linear_shapes("ffn.down_proj", ffn_hidden_size, width, layer.ffn_bias)
+            yield from _norm_shapes("ffn_norm", NO_NORM if layer.one_norm else pre, width)
+            if isinstance(layer.ffn, Moe):
+                yield from _moe_shapes("ffn.", layer.ffn, width, layer.ffn_bias)
+            else:
+                yield from _ffn_shapes("ffn.", layer.ffn, width, layer.ffn_bias)
             yield from _norm_shapes("ffn_post_norm", post, width)
 
 
@@ -301,11 +370,40 @@ def flattened(steps: tuple[Step, ...], groups: tuple[IterationGroup, ...]) -> tu
     return tuple(inner for step in steps for inner in (groups[step.idx].steps if step.op == "iterate" else (step,)))
 
 
+def num_idle_parameters(layer: LayerPlan, width: int) -> int:
+    """Parameters of the experts that are not chosen for a token."""
+    if not isinstance(layer.ffn, Moe):
+        return 0
+    expert = sum(prod(shape) for _, shape in _ffn_shapes("", layer.ffn.expert, width, layer.ffn_bias))
+    return (layer.ffn.num_experts - layer.ffn.top) * expert
+
+
+def _moe_shapes(prefix: str, moe: Moe, width: int, bias: bool) -> Iterator[tuple[str, Shape]]:
+    """Each matrix of the experts is one tensor, (experts, outputs, inputs)."""
+    yield from _linear_shapes(f"{prefix}router", width, moe.num_experts, moe.router_bias)
+    for name, shape in _ffn_shapes(f"{prefix}experts.", moe.expert, width, bias):
+        yield name, (moe.num_experts, *shape)
+    if moe.shared is not None:
+        yield from _ffn_shapes(f"{prefix}shared.", moe.shared.ffn, width, bias)
+        if moe.shared.gated:
+            yield from _linear_shapes(f"{prefix}shared_gate", width, 1, False)
+
+
+def _ffn_shapes(prefix: str, ffn: Ffn, width: int, bias: bool) -> Iterator[tuple[str, Shape]]:
+    inner = ffn.hidden_size or 0
+    if ffn.kind in GATED_FFNS:
+        yield from _linear_shapes(f"{prefix}gate_proj", width, inner, bias)
+    yield from _linear_shapes(f"{prefix}up_proj", width, inner, bias)
+    yield from _linear_shapes(f"{prefix}down_proj", inner, width, bias)
+
+
 def _kv_shapes(prefix: str, slot: CacheSlot, width: int) -> Iterator[tuple[str, Shape]]:
     inner = slot.num_kv_heads * slot.head_dim
     yield from _linear_shapes(f"{prefix}k_proj", width, inner, slot.bias)
-    yield from _linear_shapes(f"{prefix}v_proj", width, inner, slot.bias)
-    yield from _norm_shapes(f"{prefix}k_norm", slot.k_norm, slot.head_dim)
+    if not slot.values_from_keys:
+        yield from _linear_shapes(f"{prefix}v_proj", width, inner, slot.bias)
+    yield from _head_norm_shapes(f"{prefix}k_norm", slot.k_norm, slot.num_kv_heads, slot.head_dim)
+    yield from _head_norm_shapes(f"{prefix}v_norm", slot.v_norm, slot.num_kv_heads, slot.head_dim)
 
 
 def _linear_shapes(name: str, inputs: int, outputs: int, bias: bool) -> Iterator[tuple[str, Shape]]:
@@ -314,8 +412,17 @@ def _linear_shapes(name: str, inputs: int, outputs: int, bias: bool) -> Iterator
         yield f"{name}.bias", (outputs,)
 
 
-def _norm_shapes(name: str, norm: Norm, size: int) -> Iterator[tuple[str, Shape]]:
-    if norm.kind != "none":
-        yield f"{name}.weight", (size,)
-    if norm.kind == "layernorm":
-        yield f"{name}.bias", (size,)
+def _norm_shapes(name: str, norm: Norm, *sizes: int) -> Iterator[tuple[str, Shape]]:
+    if norm.kind != "none" and norm.weight:
+        yield f"{name}.weight", sizes
+        if norm.kind == "layernorm" and norm.bias:
+            yield f"{name}.bias", sizes
+
+
+def _head_norm_shapes(name: str, norm: Norm, num_heads: int, head_dim: int) -> Iterator[tuple[str, Shape]]:
+    yield from _norm_shapes(name, norm, *head_norm_sizes(norm, num_heads, head_dim))
+
+
+def head_norm_sizes(norm: Norm, num_heads: int, head_dim: int) -> Shape:
+    """Shape of the weights of a norm of heads."""
+    return {"alike": (head_dim,), "across": (num_heads * head_dim,), "each": (num_heads, head_dim)}[norm.spread]

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from archspec.diagnostics import layer_numbers
 from archspec.levels_plan import LevelsPlan
 from archspec.plan import DTYPE_BYTES, AttentionPlan, CacheSlot, LayerPlan, Plan
-from archspec.spec.format import number_text, settings_text
+from archspec.spec.format import number_text, positions_text, settings_text
 from archspec.spec.levels import Lookup
-from archspec.spec.model import Ffn, Norm, Rope, Settings
+from archspec.spec.model import Ffn, Moe, Norm, Positions, Rope, Settings
 
 _NAMES = {
     "hidden_size": "width",
@@ -24,13 +24,14 @@ _NAMES = {
     "token_embed_scale": "embedding scale of tokens",
     "q_norm": "q-norm",
     "k_norm": "k-norm",
-    "parallel_residual": "parallel residual",
+    "v_norm": "v-norm",
     "num_context": "vectors of a context",
 }
 NO_EXIT = "none: every layer runs for every token"
 READ_BY = "read by"
 BYTES_OF = "bfloat16"
-_KEYS: dict[type[BaseModel], str] = {Rope: "rope", Norm: "norm", Ffn: "ffn"}
+_KEYS: dict[type[BaseModel], str] = {Rope: "rope", Norm: "qk_norm", Ffn: "ffn", Moe: "ffn"}
+"""The setting in which a value can say all that it means: a norm, how it goes over heads."""
 
 
 @dataclass(frozen=True)
@@ -215,9 +216,11 @@ def _text(value: Any) -> str:
             return "yes" if value else "no"
         case float():
             return number_text(value)
-        case Rope() | Norm() | Ffn():
+        case Rope() | Norm() | Ffn() | Moe():
             key = _KEYS[type(value)]
-            return settings_text(Settings.model_validate({key: value}))[0].removeprefix(f"{key} ")
+            return settings_text(Settings.model_validate({key: value}))[0].removeprefix(f"{key.replace('_', '-')} ")
+        case Positions():
+            return positions_text(value).removeprefix("positions ")
         case Lookup():
             return f"{value.size} {value.merge}"
         case _:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from archspec.graph.iteration import covers, cycles, iterations, write_place
 from archspec.graph.layer_graph import CacheNode, LayerGraph, LayerNode
-from archspec.graph.lower import final_norm
+from archspec.graph.lower import embed_norm, final_norm
 from archspec.levels_plan import LevelsPlan
 from archspec.plan import (
     AttentionPlan,
@@ -53,6 +53,10 @@ def make_plan(spec: ModelSpec, graph: LayerGraph) -> Plan:
         exit_idx=prefill_exit(layers, body),
         groups=groups,
         final_softcap=spec.final_softcap,
+        embed_norm=embed_norm(spec),
+        positions=spec.embedding.positions,
+        head_bias=spec.head_bias,
+        logit_scale=spec.logit_scale,
     )
 
 
@@ -143,6 +147,8 @@ def _slot(idx: int, graph: LayerGraph, cache: CacheNode) -> CacheSlot:
         k_norm=cache.k_norm,
         bias=cache.bias,
         sinks=cache.sinks,
+        v_norm=cache.v_norm,
+        values_from_keys=cache.values_from_keys,
     )
 
 
@@ -174,8 +180,10 @@ def _layer(graph: LayerGraph, layer: LayerNode, slot_idx: dict[str, int], state_
         ffn=ffn,
         norm=layer.norm,
         ffn_bias="ffn" in layer.bias,
-        parallel_residual=layer.parallel_residual,
+        residual=layer.residual,
         placement=layer.placement,
+        residual_scale=layer.residual_scale,
+        layer_scalar=layer.layer_scalar,
     )
 
 
@@ -196,6 +204,8 @@ def _attention(graph: LayerGraph, layer: LayerNode, slot_idx: dict[str, int]) ->
         softcap=layer.attention_softcap,
         sees_self=layer.diagonal and (layer.number, 1) >= write_place(cache),
         sinks=layer.sinks,
+        sink_logits=layer.sink_logits,
+        output_gate=layer.output_gate,
     )
 
 

@@ -1,6 +1,6 @@
 """All checks of a spec, one module a family; each family's errors stand beside it in `*_errors.py`."""
 
-from archspec.checks import iteration, levels, positions, ranges, shapes, sources, use, windows
+from archspec.checks import cache_settings, iteration, levels, positions, ranges, shapes, sources, use, windows
 from archspec.checks.context import Check, Context
 from archspec.diagnostics import Diagnostic
 from archspec.spec.elaborate_levels import LevelsElaborated
@@ -12,6 +12,7 @@ CHECKS: tuple[Check, ...] = (
     shapes.check,
     windows.check,
     positions.check,
+    cache_settings.check,
     use.check,
 )
 

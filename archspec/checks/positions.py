@@ -36,7 +36,7 @@ class _RopeConflict(Diagnostic):
 class RopeAnglesDiffer(_RopeConflict):
     """Queries rotated by other angles than the keys.
 
-    What: the base or the share of rotated dimensions differ between a reader and its cache.
+    What: the base, the share of rotated dimensions or the scaling differ between a reader and its cache.
     Why it is bad: scores would compare unlike angles; the model trains badly and nobody sees why.
     Example:
         layers 1-2 attend, rope 10000
@@ -144,7 +144,7 @@ def _verb(layers: str) -> str:
 class NoPositions(Diagnostic):
     """A model that never says how it knows positions.
 
-    What: neither the header nor any statement has `rope` or `no rope`.
+    What: neither the header nor any statement has `rope` or `no rope`, nor the header `positions`.
     Why it is bad: attention without positions is a choice that should be made, not an omission.
     Example:
         model m {
@@ -167,6 +167,10 @@ class NoPositions(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         return (Help("write `rope 10000` in the header, or `no rope` if this is meant"),)
+
+
+_PAIRS = {"half": "halves", "proportional": "halves", "interleaved": "pairs", "interleaved-linspace": "pairs"}
+"""Which two dimensions a kind of rope rotates together."""
 
 
 def check(context: Context) -> Iterator[Diagnostic]:
@@ -209,11 +213,13 @@ def _norms(context: Context, readers: Readers) -> Iterator[Diagnostic]:
 def _conflict(queries: Rope, keys: Rope) -> type[_RopeConflict]:
     if "none" in (queries.kind, keys.kind):
         return RopeOnOneSide
-    return RopeAnglesDiffer if queries.kind == keys.kind else RopeLayoutDiffers
+    return RopeAnglesDiffer if _PAIRS[queries.kind] == _PAIRS[keys.kind] else RopeLayoutDiffers
 
 
 def _no_positions(context: Context) -> Iterator[Diagnostic]:
-    if "rope" in context.spans.settings or any("rope" in places.settings for places in context.spans.statements):
+    if not {"rope", "positions"}.isdisjoint(context.spans.settings):
+        return
+    if any("rope" in places.settings for places in context.spans.statements):
         return
     attends = any(
         isinstance(statement, LayersStatement) and statement.mixer == "attend" for statement in context.spec.statements

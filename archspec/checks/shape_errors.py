@@ -256,3 +256,31 @@ class EmptyLayer(Diagnostic):
 
     def helps(self) -> tuple[Help, ...]:
         return (Help("leave the layer out and lower the total"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoNormToShare(Diagnostic):
+    """One norm for mixer and ffn where there is none before them.
+
+    What: with `residual parallel-one-norm` mixer and ffn see the layer's input through the same norm; with `post norms`
+    they see the input itself.
+    Why it is bad: one of the two settings would do nothing, and which one is anybody's guess.
+    Example:
+        layers 1-4 attend, residual parallel-one-norm, post norms
+    Mended:
+        layers 1-4 attend, residual parallel, post norms
+    """
+
+    code = "E0311"
+    layers: str
+    placement: Span
+
+    def message(self) -> str:
+        return f"{self.layers}: mixer and ffn cannot share the norm before them, since there is none"
+
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(self.placement, "norms stand behind mixer and ffn"),)
+
+    def helps(self) -> tuple[Help, ...]:
+        edit = Edit(self.span, "residual parallel")
+        return (Help("write `residual parallel`: with post norms it is the same", edit), Help("or choose `pre norms`"))

@@ -17,6 +17,7 @@ _EXAMPLES = {"heads": "heads 8 x 64", "ffn": "ffn swiglu(4096)", "kv heads": "kv
 def check(context: Context) -> Iterator[Diagnostic]:
     """Layers are judged a statement at a time: all layers of one are alike, but for the cache they read."""
     yield from _lacking(context)
+    yield from _one_norm(context)
     served = _named_by_readers(context)
     for idx, layers in context.by_statement.items():
         if layers[0].mixer == "ffn-only":
@@ -63,6 +64,18 @@ def _unsized(context: Context, cache: CacheNode) -> Iterator[Diagnostic]:
         return
     setting = "`kv heads`" if cache.kv_heads is None else "the size of its `kv heads`"
     yield _lacks(context, f"`{cache_name(cache)}`", setting, _EXAMPLES["kv heads"], [cache.statement])
+
+
+def _one_norm(context: Context) -> Iterator[Diagnostic]:
+    """Layers that share the norm before mixer and ffn, and have none there."""
+    for idx, layers in context.by_statement.items():
+        layer = layers[0]
+        if layer.residual != "parallel-one-norm" or layer.placement != "post":
+            continue
+        if context.sure(idx, "residual", "placement"):
+            shown = layer_numbers([layer.number - 1 for layer in layers], short=True)
+            residual, placement = (context.spans.setting(idx, key) for key in ("residual", "placement"))
+            yield errors.NoNormToShare(span=residual, layers=shown, placement=placement)
 
 
 def _empty(context: Context, idx: int, layers: tuple[LayerNode, ...]) -> Iterator[Diagnostic]:
@@ -180,5 +193,7 @@ def _rotation(heads: Heads, rope: Rope, span: Span) -> Iterable[Diagnostic]:
     if rope.kind == "none" or heads.head_dim is None:
         return
     rotated = heads.head_dim * rope.percent // 100
-    if rotated % 2 or rotated == 0:
+    if rope.kind == "proportional" and heads.head_dim % 2:  # pairs go over the whole head
+        yield errors.OddRotation(span=span, head_dim=heads.head_dim, rotated=heads.head_dim)
+    elif rotated % 2 or rotated == 0:
         yield errors.OddRotation(span=span, head_dim=heads.head_dim, rotated=rotated)

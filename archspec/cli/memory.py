@@ -9,6 +9,7 @@ import typer
 from archspec.cli.common import CliError, Dtype, counts, torch_needed
 
 if TYPE_CHECKING:
+    from archspec.levels_plan import AnyPlan
     from archspec.memory.account import Terms
     from archspec.memory.report import Row, Subject
 
@@ -72,6 +73,7 @@ def memory(
         raise typer.BadParameter(str(error)) from error
     terms = Terms(dtype.value, None if cache_dtype is None else cache_dtype.value, who, chunk)
     subjects = [_subject(path) for path in files]
+    contexts = _within([subject.plan for subject in subjects], contexts)
     rows_of_models = [make_rows(subject, batches, contexts, terms) for subject in subjects]
     if len(subjects) > 1:
         add_ratios(rows_of_models)
@@ -97,6 +99,16 @@ def _subject(path: Path) -> "Subject":
     assert analysis.elaborated is not None
     assert analysis.graph is not None
     return Subject(analysis.plan(), make_plan(without_sharing(analysis.elaborated.spec, analysis.graph)))
+
+
+def _within(plans: "list[AnyPlan]", contexts: tuple[int, ...]) -> tuple[int, ...]:
+    """The contexts that all models have positions for; the longest one if they have them for none of these."""
+    limits = [plan.max_context for plan in plans if plan.max_context is not None]
+    if not limits or max(contexts) <= min(limits):
+        return contexts
+    short = next(plan for plan in plans if plan.max_context == min(limits))
+    typer.echo(f"{short.name} has learned positions for {min(limits):,} tokens: longer contexts are left out", err=True)
+    return tuple(context for context in contexts if context <= min(limits)) or (min(limits),)
 
 
 def _measure(subject: "Subject", rows: "list[Row]", terms: "Terms", passes: bool, device: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from archspec import formula
 from archspec.cli.tables import Table, print_table
+from archspec.describe import parameters_text
 from archspec.levels_plan import AnyPlan
 from archspec.memory.account import Terms, weight_bytes
 from archspec.memory.report import Row
@@ -39,6 +40,7 @@ def _facts(report: Report, plan: AnyPlan, rows: list[Row]) -> dict[str, Any]:
         "allocator": str(terms.allocator),
         "prefill_chunk": terms.chunk,
         "num_parameters": plan.num_parameters(),
+        "num_active_parameters": plan.num_active_parameters(),
         "weight_bytes": weight_bytes(plan, terms.dtype),
         "cache_formula": plan.cache_formula(),
         "cache_formula_latex": formula.latex(plan.cache_terms()),
@@ -61,7 +63,7 @@ def print_text(report: Report) -> None:
     terms = report.terms
     for plan in report.plans:
         weights = format_bytes(weight_bytes(plan, terms.dtype))
-        print(f"{plan.name}: {plan.num_parameters():,} parameters, {weights} of weights in {terms.dtype}")
+        print(f"{plan.name}: {parameters_text(plan)}, {weights} of weights in {terms.dtype}")
         print(f"cache bytes = {plan.cache_formula()}")
     print(f"B sequences, T tokens of context, e = {terms.cache_element} bytes an element")
     if terms.allocator.kind != "exact":

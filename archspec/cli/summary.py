@@ -8,14 +8,14 @@ from typing import TextIO
 
 from archspec.cli.columns import fitted
 from archspec.cli.tables import cache_table
-from archspec.describe import exit_text, iteration_texts, twin_texts
+from archspec.describe import exit_text, iteration_texts, parameters_text, twin_texts
 from archspec.levels_plan import AnyPlan
 
 
 def print_summary(name: str, plan: AnyPlan, stream: TextIO = sys.stdout) -> None:
     """The table and notes of one spec, a blank line below."""
     width = _width(stream)
-    sizes = f"{plan.name}, {len(plan.layers)} layers, {plan.num_parameters():,} parameters"
+    sizes = f"{plan.name}, {len(plan.layers)} layers, {parameters_text(plan)}"
     print(_wrapped(f"{name}: {sizes}", width), file=stream)
     table = cache_table(plan, "bfloat16")
     if table.rows:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from archspec.plan import AttentionPlan, CacheSlot, LayerPlan, Plan, RetentionPlan
-from archspec.spec.format import rope_text
+from archspec.spec.format import ffn_text, rope_text
 from archspec.spec.model import DECAYS, Norm
 
 _MIXERS = {decay: mixer for mixer, decay in DECAYS.items()}
@@ -55,7 +55,10 @@ def traits(plan: Plan, layer: LayerPlan) -> dict[str, str]:
     found = {
         "norm": "" if layer.norm.kind == "none" else norm_text(layer.norm),
         "placement": "" if layer.placement == "pre" else f"{layer.placement} norms",
-        "residual": "parallel residual" if layer.parallel_residual else "",
+        "residual": {"sequential": "", "parallel": "parallel residual"}.get(
+            layer.residual, "parallel residual, one norm"
+        ),
+        "scalar": "layer scalar" if layer.layer_scalar else "",
     }
     if layer.mixer is not None:
         found["rope"] = rope_text(layer.mixer.rope)
@@ -65,10 +68,12 @@ def traits(plan: Plan, layer: LayerPlan) -> dict[str, str]:
             "q norm": "" if mixer.q_norm.kind == "none" else "qk norm",
             "scale": "" if mixer.scale == mixer.head_dim**-0.5 else f"scale {mixer.scale:.4g}",
             "softcap": f"softcap {mixer.softcap:.10g}" if mixer.softcap else "",
+            "sink logits": "sink logits" if mixer.sink_logits else "",
+            "gate": "output gate" if mixer.output_gate else "",
         }
         if mixer.owns_kv:
             found["diagonal"] = "" if mixer.sees_self else "earlier tokens only"
-    return {"ffn": f"{layer.ffn.kind}({layer.ffn.hidden_size})" if layer.ffn else "no ffn", **found}
+    return {"ffn": ffn_text(layer.ffn) if layer.ffn else "no ffn", **found}
 
 
 def norm_text(norm: Norm) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from archspec.spec.model import BiasTarget, CacheRef, Ffn, Heads, Mixer, Norm, Placement, Rope
+from archspec.spec.model import BiasTarget, CacheRef, Ffn, Heads, Mixer, Moe, Norm, Placement, Residual, Rope
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -34,9 +34,16 @@ class LayerNode:
     attention_softcap: float | None
     diagonal: bool
     """Whether a token sees itself; readers of a cache that is written later never do, whatever this says."""
-    ffn: Ffn | None
+    ffn: Ffn | Moe | None
     bias: tuple[BiasTarget, ...]
-    parallel_residual: bool
+    residual: Residual
+    residual_scale: float
+    layer_scalar: bool
+    v_norm: Norm
+    """Of `attend` layers, as `values_from_keys` is."""
+    values_from_keys: bool
+    sink_logits: bool
+    output_gate: bool
     source: CacheRef | None
     """What a reader's statement says; `LayerGraph.source_of` is what it means."""
 
@@ -57,6 +64,8 @@ class CacheNode:
     norm: Norm
     k_norm: Norm
     bias: bool
+    v_norm: Norm
+    values_from_keys: bool
 
 
 @dataclass(frozen=True)

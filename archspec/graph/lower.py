@@ -14,10 +14,12 @@ from archspec.graph.layer_graph import CacheNode, LayerGraph, LayerNode
 from archspec.spec.model import (
     CacheRef,
     CacheStatement,
+    Ffn,
     Heads,
     LayerRange,
     LayersStatement,
     ModelSpec,
+    Moe,
     Norm,
     Rope,
 )
@@ -158,8 +160,13 @@ def _norm(spec: ModelSpec, own: Norm | None, default: Norm | None, fallback: Nor
 
 
 def final_norm(spec: ModelSpec) -> Norm:
-    """The norm before the output matrix: the header's."""
-    return _norm(spec, None, spec.defaults.norm, DEFAULT_NORM)
+    """The norm before the output matrix: that of the layers, unless the header gives it one of its own."""
+    return _norm(spec, spec.final_norm, spec.defaults.norm, DEFAULT_NORM)
+
+
+def embed_norm(spec: ModelSpec) -> Norm:
+    """The norm of what enters the first layer; usually there is none."""
+    return _norm(spec, spec.embedding.norm, None, NO_NORM)
 
 
 def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
@@ -167,7 +174,7 @@ def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
     heads = _heads(spec, _said(own.heads, default.heads))
     attends = statement.mixer in ("attend", "cross-attend")
     window = _said(own.window, default.window)
-    ffn = _said(own.ffn, default.ffn)
+    ffn: Ffn | Moe | None = own.ffn if own.ffn is not None else default.ffn
     return LayerNode(
         number=0,
         statement=idx,
@@ -185,7 +192,13 @@ def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
         diagonal=_said(own.diagonal, default.diagonal) is not False,
         ffn=ffn,
         bias=_said(own.bias, default.bias) or (),
-        parallel_residual=_said(own.residual, default.residual) == "parallel",
+        residual=_said(own.residual, default.residual) or "sequential",
+        residual_scale=_said(own.residual_scale, default.residual_scale) or 1.0,
+        layer_scalar=_said(own.layer_scalar, default.layer_scalar) is True,
+        v_norm=_norm(spec, own.v_norm, default.v_norm, NO_NORM) if statement.mixer == "attend" else NO_NORM,
+        values_from_keys=statement.mixer == "attend" and bool(_said(own.values_from_keys, default.values_from_keys)),
+        sink_logits=attends and bool(_said(own.sink_logits, default.sink_logits)),
+        output_gate=attends and bool(_said(own.output_gate, default.output_gate)),
         source=statement.source,
     )
 
@@ -234,6 +247,8 @@ def _own_cache(key: str, layer: LayerNode) -> CacheNode:
         norm=NO_NORM,
         k_norm=layer.qk_norm,
         bias="qkv" in layer.bias,
+        v_norm=layer.v_norm,
+        values_from_keys=layer.values_from_keys,
     )
 
 
@@ -253,4 +268,6 @@ def _projection(spec: ModelSpec, idx: int, statement: CacheStatement) -> CacheNo
         norm=_norm(spec, own.norm, default.norm, DEFAULT_NORM),
         k_norm=_norm(spec, own.qk_norm, default.qk_norm, NO_NORM),
         bias="qkv" in (_said(own.bias, default.bias) or ()),
+        v_norm=_norm(spec, own.v_norm, default.v_norm, NO_NORM),
+        values_from_keys=bool(_said(own.values_from_keys, default.values_from_keys)),
     )

@@ -6,12 +6,14 @@ from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import LayerRange, LayersStatement, ModelSpec, Statement
 
+_OF_THE_CACHE = ("kv_heads", "rope", "v_norm", "values_from_keys")
+
 
 def without_sharing(spec: ModelSpec, graph: LayerGraph | LevelsGraph) -> ModelSpec:
     """A spec in which every reader attends to its own K/V; what else it says stays. For a checked spec only.
 
-    Readers keep their window and take over kv heads and rope of the cache. The result is the baseline that a layout is
-    compared with: equal in all but the sharing.
+    Readers keep their window and take over kv heads, rope and values of the cache. The result is the baseline that a
+    layout is compared with: equal in all but the sharing.
     """
     name = f"{spec.name}-unshared"
     if isinstance(graph, LayerGraph):
@@ -42,11 +44,11 @@ def _owners(all_statements: tuple[Statement, ...], graph: LayerGraph) -> tuple[S
 
 
 def _by_keys(graph: LayerGraph, numbers: list[int]) -> list[tuple[dict[str, Any], list[int]]]:
-    """Readers of one statement by the kv heads and rope of the cache that each of them reads."""
+    """Readers of one statement by what belongs to the cache that each of them reads, keys and values as it has them."""
     found: list[tuple[dict[str, Any], list[int]]] = []
     for number in numbers:
         cache = graph.source_of(number)
-        own = {} if cache is None else {"kv_heads": cache.kv_heads, "rope": cache.rope}
+        own = {} if cache is None else {key: getattr(cache, key) for key in _OF_THE_CACHE}
         if found and found[-1][0] == own:
             found[-1][1].append(number)
         else:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from archspec.lsp.words import CHOICES
+from archspec.lsp.words import CHOICES, VALUES
 from archspec.spec.elaborate import MIXERS
 from archspec.syntax.parser import expected_at, keywords
 
@@ -31,7 +31,7 @@ def scopes() -> dict[str, str]:
     """Every word of the language -> its scope. A keyword of several uses counts as the first of them."""
     settings = _settings()
     statements = {word for text in ("", "model m {\n") for phrase in _phrases(text) for word in phrase.split()}
-    found = {word: KIND for words in CHOICES.values() for word in words}
+    found = {word: KIND for words in (*CHOICES.values(), VALUES) for word in words}
     found |= dict.fromkeys(MIXERS, MIXER)
     for word in keywords():
         found[word] = SETTING if word in settings else STATEMENT if word in statements else WORD

@@ -25,6 +25,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "_ROPE": clauses.ROPE_KINDS,
     "_NORM": clauses.NORM_KINDS,
     "_QK_NORM": clauses.NORM_KINDS,
+    "_V_NORM": clauses.NORM_KINDS,
+    "_SCALED": clauses.SCALINGS,
+    "_POSITIONS": clauses.POSITIONS,
+    "_SHARED": clauses.FFN_KINDS,
+    "_ROUTER": clauses.ROUTERS,
+    "_OF": clauses.FFN_KINDS,
     "_FFN": clauses.FFN_KINDS,
     "_BIAS": clauses.BIAS_TARGETS,
     "_RESIDUAL": clauses.RESIDUALS,
@@ -32,6 +38,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "_NO": clauses.NEGATABLE,
 }
 """Terminal of a keyword -> the words that the language knows where the grammar takes any NAME behind it."""
+
+VALUES = clauses.VALUES
+"""Words inside parentheses."""
 
 _SETTINGS = {
     "layers": (model.ModelSpec, "num_layers"),

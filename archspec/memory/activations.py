@@ -164,6 +164,10 @@ class _Walk:
             self._become(size if scaled else 0)
         else:
             self._become(size, times=2 if scaled else 1)
+        if self.plan.positions is not None:
+            self._become(size, times=2)
+        if self.plan.embed_norm.kind != "none":
+            self._become(self.ops.norm(self.plan.embed_norm, self.plan.hidden_size, self.ops.rows))
 
     def head(self) -> None:
         ops, plan = self.ops, self.plan
@@ -171,7 +175,7 @@ class _Walk:
         if plan.outputs == "logits":
             with ops.hold(normed):
                 logits = ops.rows * plan.vocab_size * ops.element
-                ops.touch(logits * (3 if plan.final_softcap is not None else 1))
+                ops.touch(logits * (3 if plan.final_softcap is not None else 2 if plan.logit_scale != 1 else 1))
 
     def layer(self, layer: LayerPlan) -> None:
         """The layer's input stays alive until its output is there."""

@@ -17,7 +17,8 @@ class Fit:
     value: int | None
     """None: as many as one likes, since nothing that is needed grows."""
     limit: str
-    """`weights`, `caches`, or `activations`: the largest of what the next larger number would need; or `nothing`."""
+    """`weights`, `caches`, or `activations`: the largest of what the next larger number would need; `positions`, of
+    which there are no more; or `nothing`."""
 
 
 def largest_batch(plan: AnyPlan, context: int, budget: int, terms: Terms) -> Fit:
@@ -27,6 +28,9 @@ def largest_batch(plan: AnyPlan, context: int, budget: int, terms: Terms) -> Fit
 
 def longest_context(plan: AnyPlan, batch: int, budget: int, terms: Terms) -> Fit:
     """Tokens of each of `batch` sequences that fit `budget` bytes."""
+    limit = plan.max_context
+    if limit is not None and account(plan, batch, limit, terms).total <= budget:
+        return Fit(limit, "positions")
     return _largest(lambda context: account(plan, batch, context, terms), budget)
 
 

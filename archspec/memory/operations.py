@@ -14,17 +14,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from archspec.plan import GATED_FFNS, AttentionPlan, CacheSlot, RetentionPlan
-from archspec.spec.model import Ffn, Norm, Rope
+from archspec.spec.model import Ffn, Moe, Norm, Rope
 
 FLOAT32 = 4
 INT64 = 8
 CHUNK_LEN = 64
 """Tokens in a chunk of retention."""
+SINK_DIMS = 8
+"""Dimensions that queries and keys grow by for a sink."""
 
 
 def rotary_dim(rope: Rope, head_dim: int) -> int:
-    """Dimensions of a head that turn."""
-    return 0 if rope.kind == "none" else head_dim * rope.percent // 100 // 2 * 2
+    """Dimensions of a head that turn; all of them where those that stay turn by nothing."""
+    turning = 0 if rope.kind == "none" else head_dim * rope.percent // 100 // 2 * 2
+    return head_dim if turning and rope.kind == "proportional" else turning
 
 
 @dataclass
@@ -86,6 +89,15 @@ class Operations:
                     self.touch(self.narrowed(elements), elements * self.element)
         return elements * self.element
 
+    def head_norm(self, norm: Norm, num_heads: int, head_dim: int) -> int:
+        """A norm of queries, keys or values."""
+        if norm.spread == "across":
+            return self.norm(norm, num_heads * head_dim, self.rows)
+        normed = self.norm(norm, head_dim, self.rows * num_heads)
+        if norm.kind == "layernorm" and norm.spread == "each" and norm.weight:
+            self.touch(normed, normed)  # weights of each head are no part of the kernel
+        return normed
+
     def rotated(self, rope: Rope, num_heads: int, head_dim: int) -> int:
         """Heads of every token, turned; 0 where nothing turns."""
         turned = self.rows * num_heads * rotary_dim(rope, head_dim)
@@ -101,14 +113,14 @@ class Operations:
 
     def keys_values(self, slot: CacheSlot, width: int) -> int:
         """Keys and values of new tokens from hidden states (B, S, D): both, (B, K, S, H) each."""
-        vectors = self.rows * slot.num_kv_heads
-        size = vectors * slot.head_dim * self.element
+        size = self.rows * slot.num_kv_heads * slot.head_dim * self.element
         normed = self.norm(slot.norm, width, self.rows)
-        with self.hold(normed):
-            with self.hold(size):
-                key_normed = self.norm(slot.k_norm, slot.head_dim, vectors)
-            with self.hold(key_normed or size, size):
-                self.rotated(slot.rope, slot.num_kv_heads, slot.head_dim)
+        with self.hold(normed, 2 * size):
+            key_normed = self.head_norm(slot.k_norm, slot.num_kv_heads, slot.head_dim)
+            with self.hold(key_normed):
+                value_normed = self.head_norm(slot.v_norm, slot.num_kv_heads, slot.head_dim)
+                with self.hold(value_normed):
+                    self.rotated(slot.rope, slot.num_kv_heads, slot.head_dim)
         return 2 * size
 
     def attention(self, mixer: AttentionPlan, slot: CacheSlot, width: int, keys: int, mask: int, blind: bool) -> int:
@@ -116,7 +128,7 @@ class Operations:
         vectors = self.rows * mixer.num_heads
         queries = vectors * mixer.head_dim * self.element
         with self.hold(queries):
-            normed = self.norm(mixer.q_norm, mixer.head_dim, vectors)
+            normed = self.head_norm(mixer.q_norm, mixer.num_heads, mixer.head_dim)
         with self.hold(normed or queries):
             turned = self.rotated(mixer.rope, mixer.num_heads, mixer.head_dim)
             apart = 0
@@ -128,6 +140,7 @@ class Operations:
                     self._scores(mixer, slot, keys, wide_keys=bool(apart))
                 with self.hold(queries):
                     self.touch(queries if blind else 0)
+                    self.touch(2 * queries if mixer.output_gate else 0)  # the gate, and its sigmoid
                     out = self.rows * width * self.element
                     self.touch(out)
         return out
@@ -146,27 +159,52 @@ class Operations:
         """From queries, keys and a mask to the output."""
         output = self.rows * mixer.num_heads * mixer.head_dim
         scores = self.rows * mixer.num_heads * keys
+        if mixer.softcap is not None or (mixer.sink_logits and self.tokens == 1):
+            self._products(mixer, keys)
+            return
         # One query row leaves the heads of a group together; several have K/V repeated for every head.
-        repeated = slot.num_kv_heads != mixer.num_heads
-        repeated &= self.batch * slot.num_kv_heads > 1 if mixer.softcap is not None else self.tokens > 1
+        repeated = slot.num_kv_heads != mixer.num_heads and self.tokens > 1
         heads = mixer.num_heads if repeated else slot.num_kv_heads
         of_keys = self.batch * heads * keys * mixer.head_dim
         hidden = self.tokens * keys
-        if mixer.softcap is not None:
-            # All scores at once: scaled, wide, divided by the cap, the tanh of it; then capped, masked and softmax.
-            of_keys = of_keys if repeated else 0
-            self.touch(of_keys * self.element, scores * self.element)
-            self.touch(scores * self.element, self.cast(scores), 2 * scores * self.wide)
-            self.touch(3 * scores * self.wide, hidden)
-            self.touch(scores * (self.wide + self.element), (of_keys + output) * self.element, hidden)
-        elif wide_keys:
+        if wide_keys and not mixer.sink_logits:
             # The kernel of plain products, in float32 or wider: scaled queries and keys, scores with and without mask.
             copies = (3 * of_keys if repeated else 2 * of_keys) + 2 * output
             casts = self.cast(2 * output + 3 * self.batch * slot.num_kv_heads * keys * mixer.head_dim)
             self.touch(hidden * self.element, copies * self.wide, 2 * scores * self.wide, casts)
-        else:
+            return
+        if mixer.sink_logits:
+            self._with_sink(mixer, slot, keys, wide_keys)
+            return
+        sums = self.rows * mixer.num_heads * FLOAT32
+        self.touch(hidden * self.element, output * self.element, sums)
+
+    def _with_sink(self, mixer: AttentionPlan, slot: CacheSlot, keys: int, wide_keys: bool) -> None:
+        """Queries, keys and values with room for one key more: widened first, then put together with the sink's."""
+        size = (2 if wide_keys else 1) * mixer.head_dim + SINK_DIMS
+        hidden = self.tokens * (keys + 1)
+        of_keys = self.batch * slot.num_kv_heads * (keys + 1) * size * self.element
+        queries = self.batch * mixer.num_heads * (self.tokens + 1) * size * self.element
+        self.touch(2 * queries)
+        with self.hold(queries):
+            self.touch(2 * of_keys)
             sums = self.rows * mixer.num_heads * FLOAT32
-            self.touch(hidden * self.element, output * self.element, sums)
+            self.touch(2 * of_keys, hidden * (1 + self.element), queries, sums)
+        self.touch(queries, self.rows * mixer.num_heads * mixer.head_dim * self.element)  # cut to size
+
+    def _products(self, mixer: AttentionPlan, keys: int) -> None:
+        """All scores at once: scaled, wide, divided by the cap, the tanh of it; then capped, masked and softmax.
+
+        The heads of a group are rows beside their queries, so that no K/V is repeated.
+        """
+        output = self.rows * mixer.num_heads * mixer.head_dim
+        scores, hidden = self.rows * mixer.num_heads * keys, self.tokens * keys
+        capped = 2 if mixer.softcap is not None else 0
+        self.touch(2 * scores * self.element)
+        self.touch(scores * self.element, self.cast(scores), capped * scores * self.wide)
+        self.touch(2 * scores * self.wide, hidden)
+        self.touch(2 * scores * self.wide, self.narrowed(scores))
+        self.touch(scores * (self.wide + self.element), output * self.element)
 
     def retention(self, mixer: RetentionPlan, width: int) -> int:
         """Retention of normed hidden states, in float32 or wider: in chunks, or one token."""
@@ -212,10 +250,35 @@ class Operations:
                     self.touch(scores, 2 * scores)
                     self.touch(4 * padded)
 
-    def feed_forward(self, ffn: Ffn, width: int) -> int:
+    def feed_forward(self, ffn: Ffn | Moe, width: int) -> int:
         """down(act(gate x) * up x): all three of the hidden size are alive at once."""
-        hidden = self.rows * (ffn.hidden_size or 0) * self.element
-        out = self.rows * width * self.element
+        if isinstance(ffn, Moe):
+            return self.mixture(ffn, width)
+        return self._dense(ffn, width, self.rows)
+
+    def _dense(self, ffn: Ffn, width: int, rows: int) -> int:
+        hidden = rows * (ffn.hidden_size or 0) * self.element
+        out = rows * width * self.element
         self.touch((3 if ffn.kind in GATED_FFNS else 2) * hidden)
-        self.touch(2 * hidden, out)
+        self.touch(hidden, out)
+        return out
+
+    def mixture(self, moe: Moe, width: int) -> int:
+        """Scores of all experts, then a row for each choice: sorted by expert, through the ffn, put back, weighted."""
+        logits, routed = self.rows * moe.num_experts, self.rows * moe.top
+        out = self.rows * width * self.element
+        with self.hold(self.cast(self.rows * width)):
+            self.touch(self.cast(moe.num_experts * width), logits * self.wide)
+        self.touch(3 * logits * self.wide, logits * INT64)
+        chosen = routed * (self.wide + 3 * INT64)
+        rows = routed * width * self.element
+        with self.hold(chosen):
+            with self.hold(rows):
+                self._dense(moe.expert, width, routed)
+            self.touch(2 * rows)
+            self.touch(2 * rows, out)
+            if moe.shared is not None:
+                with self.hold(rows, out):
+                    self._dense(moe.shared.ffn, width, self.rows)
+                    self.touch(2 * out)
         return out

@@ -33,10 +33,14 @@ PLAIN = Sight()
 
 
 class Scoring(NamedTuple):
-    """From q . k to scores: times `scale`, then softcap * tanh(scores / softcap) if there is one."""
+    """From q . k to weights: times `scale`, then softcap * tanh(scores / softcap) if there is one, then a softmax.
+
+    With `sink_logits` (N,) the softmax of a head goes over one score more, which has no value (gpt-oss).
+    """
 
     scale: float
     softcap: float | None = None
+    sink_logits: Tensor | None = None
 
 
 @dataclass
@@ -108,10 +112,12 @@ def attend_sdpa(
     q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
 ) -> Tensor:
     """Attention by `scaled_dot_product_attention`, which knows no softcap: with one, by plain products."""
-    if scoring.softcap is not None:
-        return attend_matmul(q_BNSE, keys_BKTE, values_BKTH, visibility, scoring)
     batch, num_heads, num_tokens, _ = q_BNSE.shape
     num_kv_heads, scale = keys_BKTE.shape[1], scoring.scale
+    if scoring.softcap is not None or (scoring.sink_logits is not None and num_tokens == 1):
+        return attend_matmul(q_BNSE, keys_BKTE, values_BKTH, visibility, scoring)
+    if scoring.sink_logits is not None:
+        return _sdpa_with_sink(q_BNSE, keys_BKTE, values_BKTH, visibility, scoring, scoring.sink_logits)
     grouped = num_kv_heads != num_heads
     if visibility.causal:
         return F.scaled_dot_product_attention(
@@ -128,18 +134,64 @@ def attend_sdpa(
     )
 
 
+SINK_DIMS = 8
+"""Dimensions that queries and keys grow by for a sink: kernels want sizes that 8 divides."""
+
+
+def _sdpa_with_sink(
+    q_BNSE: Tensor,
+    keys_BKTE: Tensor,
+    values_BKTH: Tensor,
+    visibility: Visibility,
+    scoring: Scoring,
+    sink_logits_N: Tensor,
+) -> Tensor:
+    """A sink as one key more, in front, that is zero but for a dimension of its own, and whose value is zero.
+
+    In that dimension every query holds its head's logit over the scale. So no scores are ever held at once, and plain
+    causal attention stays so, with a query in front whose output is dropped.
+    """
+    num_heads, size, head_dim = q_BNSE.shape[1], q_BNSE.shape[3], values_BKTH.shape[3]
+    front = 1 if visibility.causal else 0
+    q = F.pad(q_BNSE, (0, 0, front, 0))
+    own_N1E = F.pad((sink_logits_N / scoring.scale)[:, None, None], (0, SINK_DIMS - 1)).to(q.dtype)
+    q = torch.cat((q, own_N1E.expand(*q.shape[:3], SINK_DIMS)), dim=-1)
+    keys = F.pad(keys_BKTE, (0, SINK_DIMS))
+    sink_111E = F.pad(keys.new_ones(1, 1, 1, 1), (size, SINK_DIMS - 1))
+    keys = torch.cat((sink_111E.expand(*keys.shape[:2], 1, -1), keys), dim=2)
+    values = F.pad(values_BKTH, (0, keys.shape[-1] - head_dim, 1, 0))
+    mask = None if visibility.causal else F.pad(visibility.mask(), (1, 0), value=True)
+    o_BNSE = F.scaled_dot_product_attention(
+        q,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=visibility.causal,
+        scale=scoring.scale,
+        enable_gqa=keys.shape[1] != num_heads,
+    )
+    return o_BNSE[:, :, front:, :head_dim]
+
+
 def attend_matmul(
     q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
 ) -> Tensor:
     """Attention by plain products; holds all scores at once, in float32 or wider."""
-    num_kv_heads = keys_BKTE.shape[1]
-    q_BKGSE = q_BNSE.unflatten(1, (num_kv_heads, -1))
-    scores = (q_BKGSE @ keys_BKTE.transpose(-1, -2)[:, :, None]) * scoring.scale
+    num_kv_heads, num_tokens = keys_BKTE.shape[1], q_BNSE.shape[2]
+    # The heads of a group and their queries become rows, so that no K/V is repeated. One name for all scores on their
+    # way to weights: nothing that is as large is kept longer than it must.
+    rows_BKRE = q_BNSE.unflatten(1, (num_kv_heads, -1)).flatten(2, 3)
+    scores = (rows_BKRE @ keys_BKTE.transpose(-1, -2)) * scoring.scale
     scores = cap(scores.to(torch.promote_types(scores.dtype, torch.float32)), scoring.softcap)
-    mask = visibility.mask()
-    hidden = ~(mask if mask.ndim == 2 else mask[:, :, None])
-    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1).to(values_BKTH.dtype)
-    return (weights @ values_BKTH[:, :, None]).flatten(1, 2)
+    scores = scores.unflatten(2, (-1, num_tokens)).flatten(1, 2).masked_fill(~visibility.mask(), -torch.inf)
+    if scoring.sink_logits is not None:
+        sinks_BNS1 = scoring.sink_logits.to(scores.dtype)[:, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat((sinks_BNS1, scores), dim=-1)
+    weights_BNST = scores.softmax(-1).to(values_BKTH.dtype)
+    if scoring.sink_logits is not None:
+        weights_BNST = weights_BNST[..., 1:]
+    weights_BKRT = weights_BNST.unflatten(1, (num_kv_heads, -1)).flatten(2, 3)
+    return (weights_BKRT @ values_BKTH).unflatten(2, (-1, num_tokens)).flatten(1, 2)
 
 
 def cap(x: Tensor, softcap: float | None) -> Tensor:

@@ -109,6 +109,8 @@ def init_weights(model: AnyModel, seed: int) -> None:
                 parameter.fill_(0.0 if isinstance(module, RmsNorm) and module.plus_one else 1.0)
             else:
                 _fill_normal(parameter, generator)
+        for name, buffer in module.named_buffers(recurse=False):
+            buffer.fill_(1.0 if name == "scalar" else 0.0)
 
 
 def _fill_normal(parameter: Tensor, generator: torch.Generator) -> None:

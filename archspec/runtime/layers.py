@@ -3,28 +3,18 @@
 Legend: B batch, S query tokens, N heads, K kv heads, H head_dim, D hidden, F ffn.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.plan import GATED_FFNS, NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
+from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan, head_norm_sizes
 from archspec.runtime.attention import Backend, Scoring, Sight, View, Visibility
+from archspec.runtime.feed_forward import make_ffn
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Rotation, Table, rotate, rotation_of
-from archspec.spec.model import Ffn, Norm
+from archspec.spec.model import Norm
 
 DEFAULT_EPS = 1e-5
-_gelu_tanh = partial(F.gelu, approximate="tanh")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "swiglu": F.silu,
-    "geglu": F.gelu,
-    "geglu-tanh": _gelu_tanh,
-    "gelu": F.gelu,
-    "gelu-tanh": _gelu_tanh,
-}
 
 
 class RmsNorm(nn.Module):
@@ -33,49 +23,82 @@ class RmsNorm(nn.Module):
     With `plus_one` the factor is 1 + weight, and the product is formed before rounding (Gemma).
     """
 
-    def __init__(self, size: int, eps: float, plus_one: bool = False) -> None:
+    def __init__(self, sizes: tuple[int, ...], eps: float, plus_one: bool = False, weight: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight = nn.Parameter(torch.ones(sizes)) if weight else None
         self.eps, self.plus_one = eps, plus_one
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        if self.weight is None:
+            return normed.to(x.dtype)
         if self.plus_one:
             return (normed * (1 + self.weight.to(wide.dtype))).to(x.dtype)
         return self.weight * normed.to(x.dtype)
 
 
-def make_norm(norm: Norm, size: int) -> nn.Module:
-    """The module of a norm; kind `none` is the identity and has no parameters."""
+class HeadLayerNorm(nn.LayerNorm):
+    """Layer norm over the last dimension with weights over two: every head has its own (Cohere)."""
+
+    def __init__(self, sizes: tuple[int, ...], eps: float, bias: bool) -> None:
+        super().__init__(sizes[-1], eps, elementwise_affine=False)
+        self.weight = nn.Parameter(torch.ones(sizes))
+        self.bias = nn.Parameter(torch.zeros(sizes)) if bias else None  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x, self.normalized_shape, eps=self.eps) * self.weight
+        return normed if self.bias is None else normed + self.bias
+
+
+def make_norm(norm: Norm, *sizes: int) -> nn.Module:
+    """The module of a norm whose weights have shape `sizes`; kind `none` is the identity and has no parameters."""
     eps = DEFAULT_EPS if norm.eps is None else norm.eps
     match norm.kind:
         case "rms":
-            return RmsNorm(size, eps, norm.plus_one)
+            return RmsNorm(sizes, eps, norm.plus_one, norm.weight)
+        case "layernorm" if len(sizes) > 1 and norm.weight:
+            return HeadLayerNorm(sizes, eps, norm.bias)
         case "layernorm":
-            return nn.LayerNorm(size, eps)
+            return nn.LayerNorm(sizes[-1], eps, elementwise_affine=norm.weight, bias=norm.bias)
         case "none":
             return nn.Identity()
 
 
+def make_head_norm(norm: Norm, num_heads: int, head_dim: int) -> nn.Module:
+    """The module of a norm of queries, keys or values."""
+    return make_norm(norm, *head_norm_sizes(norm, num_heads, head_dim))
+
+
+def in_heads(x_BSE: Tensor, heads: tuple[int, int], norm: nn.Module, across: bool) -> Tensor:
+    """A projection as normed heads (B, N, S, H); `across` norms all heads together."""
+    x_BSNH = norm(x_BSE).unflatten(-1, heads) if across else norm(x_BSE.unflatten(-1, heads))
+    return x_BSNH.transpose(1, 2)
+
+
 class KeyValueProjection(nn.Module):
-    """Keys and values of one slot: norm, projections, per-head key norm, rotation."""
+    """Keys and values of one slot: norm, projections, norms of keys and values, rotation of keys."""
 
     def __init__(self, slot: CacheSlot, hidden_size: int) -> None:
         super().__init__()
         inner = slot.num_kv_heads * slot.head_dim
         self.norm = make_norm(slot.norm, hidden_size)
         self.k_proj = nn.Linear(hidden_size, inner, bias=slot.bias)
-        self.v_proj = nn.Linear(hidden_size, inner, bias=slot.bias)
-        self.k_norm = make_norm(slot.k_norm, slot.head_dim)
+        self.v_proj = None if slot.values_from_keys else nn.Linear(hidden_size, inner, bias=slot.bias)
+        self.k_norm = make_head_norm(slot.k_norm, slot.num_kv_heads, slot.head_dim)
+        self.v_norm = make_head_norm(slot.v_norm, slot.num_kv_heads, slot.head_dim)
+        self.k_across, self.v_across = slot.k_norm.spread == "across", slot.v_norm.spread == "across"
         self.heads = (slot.num_kv_heads, slot.head_dim)
         self.rotation: Rotation | None = rotation_of(slot.rope, slot.head_dim)
 
     def forward(self, x_BSD: Tensor, tables: dict[Rotation, Table]) -> tuple[Tensor, Tensor]:
         """Rotated keys and values, shape (B, K, S, H) each."""
         h = self.norm(x_BSD)
-        k_BKSH = self.k_norm(self.k_proj(h).unflatten(-1, self.heads)).transpose(1, 2)
-        v_BKSH = self.v_proj(h).unflatten(-1, self.heads).transpose(1, 2)
+        k_BSE = self.k_proj(h)
+        # A copy: a compiled loop takes no two names for the same memory.
+        v_BSE = k_BSE.clone() if self.v_proj is None else self.v_proj(h)
+        k_BKSH = in_heads(k_BSE, self.heads, self.k_norm, self.k_across)
+        v_BKSH = in_heads(v_BSE, self.heads, self.v_norm, self.v_across)
         return rotate(k_BKSH, self.rotation, tables), v_BKSH
 
     def rotations(self) -> list[Rotation]:
@@ -88,9 +111,12 @@ class Attention(nn.Module):
     def __init__(self, plan: AttentionPlan, slot: CacheSlot, hidden_size: int) -> None:
         super().__init__()
         inner = plan.num_heads * plan.head_dim
+        self.sink_logits = nn.Parameter(torch.empty(plan.num_heads)) if plan.sink_logits else None
         self.q_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias)
-        self.q_norm = make_norm(plan.q_norm, plan.head_dim)
+        self.q_norm = make_head_norm(plan.q_norm, plan.num_heads, plan.head_dim)
+        self.q_across = plan.q_norm.spread == "across"
         self.kv = KeyValueProjection(slot, hidden_size) if plan.owns_kv else None
+        self.g_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias) if plan.output_gate else None
         self.o_proj = nn.Linear(inner, hidden_size, bias=plan.out_bias)
         self.heads = (plan.num_heads, plan.head_dim)
         self.slot_idx = plan.slot_idx
@@ -105,17 +131,21 @@ class Attention(nn.Module):
     def forward(
         self, x_BSD: Tensor, tables: dict[Rotation, Table], view: View, visibility: Visibility, attend: Backend
     ) -> Tensor:
-        unturned_BNSH = self.q_norm(self.q_proj(x_BSD).unflatten(-1, self.heads)).transpose(1, 2)
+        unturned_BNSH = in_heads(self.q_proj(x_BSD), self.heads, self.q_norm, self.q_across)
         q_BNSE, keys_BKTE = rotate(unturned_BNSH, self.rotation, tables), view.keys
         if self.sink_rotation is not None:
             towards_sinks_BNSH = rotate(unturned_BNSH, self.sink_rotation, tables)
             q_BNSE = torch.cat((q_BNSE, towards_sinks_BNSH), dim=-1)
             keys_BKTE = apart(keys_BKTE, view.positions < self.sight.sinks)
-        o_BNSH = attend(q_BNSE, keys_BKTE, view.values, visibility, self.scoring)
+        scoring = Scoring(self.scoring.scale, self.scoring.softcap, self.sink_logits)
+        o_BNSH = attend(q_BNSE, keys_BKTE, view.values, visibility, scoring)
         blind = visibility.blind()
         if blind is not None:
             o_BNSH = o_BNSH.masked_fill(blind, 0)
-        out: Tensor = self.o_proj(o_BNSH.transpose(1, 2).flatten(2))
+        o_BSE = o_BNSH.transpose(1, 2).flatten(2)
+        if self.g_proj is not None:
+            o_BSE = o_BSE * torch.sigmoid(self.g_proj(x_BSD))
+        out: Tensor = self.o_proj(o_BSE)
         return out
 
     def rotations(self) -> list[Rotation]:
@@ -131,31 +161,11 @@ def apart(keys_BKTH: Tensor, is_sink_T: Tensor) -> Tensor:
     return torch.cat((keys_BKTH.masked_fill(is_sink_T1, 0), keys_BKTH.masked_fill(~is_sink_T1, 0)), dim=-1)
 
 
-class FeedForward(nn.Module):
-    """down(act(gate x) * up x), or down(act(up x)) for kinds without a gate."""
-
-    def __init__(self, ffn: Ffn, hidden_size: int, bias: bool) -> None:
-        super().__init__()
-        if ffn.hidden_size is None:
-            raise ValueError(f"the plan gives no hidden size for ffn {ffn.kind}")
-        self.gate_proj = nn.Linear(hidden_size, ffn.hidden_size, bias=bias) if ffn.kind in GATED_FFNS else None
-        self.up_proj = nn.Linear(hidden_size, ffn.hidden_size, bias=bias)
-        self.down_proj = nn.Linear(ffn.hidden_size, hidden_size, bias=bias)
-        self.activation = ACTIVATIONS[ffn.kind]
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        up_BSF = self.up_proj(x_BSD)
-        if self.gate_proj is None:
-            h_BSF = self.activation(up_BSF)
-        else:
-            h_BSF = self.activation(self.gate_proj(x_BSD)) * up_BSF
-        out: Tensor = self.down_proj(h_BSF)
-        return out
-
-
 class Block(nn.Module):
     """The modules of one layer; `Pass.layer` says how they fit together. A missing part is None, a missing norm the
     identity."""
+
+    scalar: Tensor | None
 
     def __init__(self, plan: LayerPlan, slots: tuple[CacheSlot, ...], hidden_size: int) -> None:
         super().__init__()
@@ -165,10 +175,16 @@ class Block(nn.Module):
         self.mixer_norm = make_norm(pre if has_mixer else NO_NORM, hidden_size)
         self.mixer = _make_mixer(plan, slots, hidden_size)
         self.mixer_post_norm = make_norm(post if has_mixer else NO_NORM, hidden_size)
-        self.ffn_norm = make_norm(pre if has_ffn else NO_NORM, hidden_size)
-        self.ffn = None if plan.ffn is None else FeedForward(plan.ffn, hidden_size, plan.ffn_bias)
+        self.ffn_norm = make_norm(pre if has_ffn and not plan.one_norm else NO_NORM, hidden_size)
+        self.ffn = None if plan.ffn is None else make_ffn(plan.ffn, hidden_size, plan.ffn_bias)
         self.ffn_post_norm = make_norm(post if has_ffn else NO_NORM, hidden_size)
-        self.parallel_residual = plan.parallel_residual
+        self.is_parallel, self.one_norm = plan.residual != "sequential", plan.one_norm
+        self.residual_scale = plan.residual_scale
+        self.register_buffer("scalar", torch.ones(1) if plan.layer_scalar else None)
+
+    def added(self, x: Tensor, part: Tensor) -> Tensor:
+        """The residual stream after a part of the layer."""
+        return x + part if self.residual_scale == 1 else x + self.residual_scale * part
 
 
 def _make_mixer(plan: LayerPlan, slots: tuple[CacheSlot, ...], hidden_size: int) -> Attention | Retention | None:

@@ -31,7 +31,7 @@ from archspec.runtime.level_stacks import (
     token_pass,
 )
 from archspec.runtime.network import Phase
-from archspec.runtime.padding import pad_lens
+from archspec.runtime.padding import pad_lens, refuse_padded_sinks
 
 
 class LevelsModel(Decoder):
@@ -246,10 +246,7 @@ class LevelsModel(Decoder):
         pads_B = pad_lens(attention_mask, input_ids)
         if pads_B is None:
             return input_ids, None
-        if any(slot.sinks for slot in self.plan.blocks.slots):
-            raise ValueError(
-                "padding would take the place of the first blocks, which a slot of this model keeps as sinks"
-            )
+        refuse_padded_sinks(self.plan.blocks, "blocks")
         padding_BT = torch.arange(input_ids.shape[1], device=input_ids.device) < pads_B[:, None]
         return input_ids.masked_fill(padding_BT, self.plan.pad_token), pads_B
 

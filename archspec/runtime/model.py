@@ -14,7 +14,7 @@ from archspec.runtime.compiling import Runner, mark_slots
 from archspec.runtime.converging import Convergence, SettlingPass
 from archspec.runtime.decoder import Decoder
 from archspec.runtime.network import Network
-from archspec.runtime.padding import pad_lens
+from archspec.runtime.padding import pad_lens, refuse_padded_sinks
 
 IGNORED = -100
 """Target of a prediction that does not count."""
@@ -38,6 +38,7 @@ class Model(Network, Decoder):
         `exact`: where layers iterate, token by token instead, without gradient; otherwise it changes nothing.
         """
         self._check_ids(input_ids, ("B", "T"))
+        self.plan.check_context(input_ids.shape[1])
         pads_B = self._pad_lens(attention_mask, input_ids)
         if exact and self.plan.groups:
             return self._forward_by_token(input_ids, pads_B)
@@ -62,6 +63,7 @@ class Model(Network, Decoder):
         Not compiled. Where no layers iterate, there is nothing to wait for.
         """
         self._check_ids(input_ids, ("B", "T"))
+        self.plan.check_context(input_ids.shape[1])
         if max_passes < 1 or not tolerance >= 0:
             raise ValueError(f"max_passes must be at least 1 and tolerance 0 or more, not {max_passes} and {tolerance}")
         start = torch.zeros(1, dtype=torch.int64, device=self.device)
@@ -75,6 +77,7 @@ class Model(Network, Decoder):
         If every slot forgets old tokens, sequences may grow beyond `context`, which then has to cover what the slots
         keep.
         """
+        self.plan.check_context(context)
         cache = Cache(self.plan, batch, context, dtype=self.dtype, device=self.device)
         if self.compiled:
             mark_slots(cache)
@@ -98,6 +101,7 @@ class Model(Network, Decoder):
         self._check_ids(input_ids, ("B", "T"))
         num_tokens = input_ids.shape[1]
         self._check_cache(cache, input_ids.shape[0], num_tokens)
+        self.plan.check_context(cache.num_cached_tokens + num_tokens)
         pads_B = self._pad_lens(attention_mask, input_ids)
         if pads_B is not None and cache.num_cached_tokens:
             raise ValueError("only the first chunk of a prompt may hold padding, and this cache holds tokens")
@@ -114,6 +118,7 @@ class Model(Network, Decoder):
         """Logits (B, V) after one more token a sequence. Shapes: token_ids (B,). Effects: fills `cache`."""
         self._check_ids(token_ids, ("B",))
         self._check_cache(cache, token_ids.shape[0], 1)
+        self.plan.check_context(cache.num_cached_tokens + 1)
         logits_B1V = self._run("decode", token_ids[:, None], cache, cache.pad_lens_B)
         cache.advance(1)
         return logits_B1V[:, 0]
@@ -124,6 +129,7 @@ class Model(Network, Decoder):
         self._check_ids(input_ids, ("B", "T"))
         if input_ids.shape[1] < 2:
             raise ValueError("a loss needs at least 2 tokens: every token but the first is predicted")
+        self.plan.check_context(input_ids.shape[1] - 1)
         pads_B = self._pad_lens(attention_mask, input_ids)
         logits_BTV = self._run("forward", input_ids[:, :-1], None, pads_B)
         targets_BT = input_ids[:, 1:]
@@ -142,8 +148,6 @@ class Model(Network, Decoder):
 
     def _pad_lens(self, attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
         pads_B = pad_lens(attention_mask, input_ids)
-        if pads_B is not None and any(slot.sinks for slot in self.plan.slots):
-            raise ValueError(
-                "padding would take the place of the first tokens, which a slot of this model keeps as sinks"
-            )
+        if pads_B is not None:
+            refuse_padded_sinks(self.plan, "tokens")
         return pads_B

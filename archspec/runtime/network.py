@@ -29,6 +29,9 @@ class Network(nn.Module):
         self.plan, self.attend = plan, attend
         width = plan.hidden_size
         self.embed = nn.Embedding(plan.vocab_size, width) if plan.inputs == "tokens" else None
+        table = plan.positions
+        self.positions = None if table is None else nn.Embedding(table.num_rows, width)
+        self.embed_norm = make_norm(plan.embed_norm, width)
         self.layers = nn.ModuleList(Block(layer, plan.slots, width) for layer in plan.layers)
         self.caches = nn.Module()
         for slot in plan.slots:
@@ -36,8 +39,7 @@ class Network(nn.Module):
                 # Not add_module: a slot may be called what Module has a method for, `half` say.
                 self.caches._modules[slot.name] = KeyValueProjection(slot, width)
         self.norm = make_norm(plan.final_norm, width)
-        owns_matrix = plan.outputs == "logits" and not plan.tied_embeddings
-        self.lm_head = nn.Linear(width, plan.vocab_size, bias=False) if owns_matrix else None
+        self.lm_head = _make_head(plan)
         self._steps: dict[Phase, tuple[Step, ...]] = {
             "forward": plan.forward_steps(),
             "prefill": plan.prefill_steps(),
@@ -70,10 +72,10 @@ class Network(nn.Module):
         """The matrix (V, D) of the logits; None if the outputs are vectors."""
         if self.plan.outputs == "vectors":
             return None
-        matrix = self.embed if self.lm_head is None else self.lm_head
+        matrix = self.embed if self.plan.tied_embeddings else self.lm_head
         if matrix is None:
             raise ValueError("the plan ties the output matrix to an embedding that it does not have")
-        return matrix.weight
+        return matrix.weight  # type: ignore[return-value]
 
     def run(
         self,
@@ -101,3 +103,20 @@ class Network(nn.Module):
         positions_S = start + arange(inputs.shape[1], device=inputs.device)
         tables = {r: rope_table(r, positions_S) for r in self._rotations}
         return Pass(self, start, storage, live_lens, pad_lens_B, positions_S, tables)
+
+
+class HeadBias(nn.Module):
+    """The bias of logits whose matrix is that of the embedding."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+
+def _make_head(plan: Plan) -> nn.Linear | HeadBias | None:
+    """What the logits have of their own."""
+    if plan.outputs == "vectors":
+        return None
+    if not plan.tied_embeddings:
+        return nn.Linear(plan.hidden_size, plan.vocab_size, bias=plan.head_bias)
+    return HeadBias(plan.vocab_size) if plan.head_bias else None

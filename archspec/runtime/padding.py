@@ -6,6 +6,8 @@ Legend: B batch, T tokens.
 import torch
 from torch import Tensor
 
+from archspec.plan import AttentionPlan, Plan
+
 
 def pad_lens(attention_mask_BT: Tensor | None, input_ids_BT: Tensor) -> Tensor | None:
     """Number of leading zeros of every row, int64 (B,); None if there is no mask or no padding.
@@ -23,6 +25,13 @@ def pad_lens(attention_mask_BT: Tensor | None, input_ids_BT: Tensor) -> Tensor |
     if not (ends and rises):
         _refuse(real_BT)
     return None if full else (~real_BT).sum(-1)
+
+
+def refuse_padded_sinks(plan: Plan, unit: str) -> None:
+    """Errors: ValueError if first positions stay visible, of a slot or to a reader: padding would take their place."""
+    readers = any(isinstance(layer.mixer, AttentionPlan) and layer.mixer.sinks for layer in plan.layers)
+    if readers or any(slot.sinks for slot in plan.slots):
+        raise ValueError(f"padding would take the place of the first {unit}, which this model keeps as sinks")
 
 
 def _check_form(attention_mask_BT: Tensor, input_ids_BT: Tensor) -> None:

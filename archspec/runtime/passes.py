@@ -72,9 +72,7 @@ class Pass:
         plan = self.network.plan
         match step.op:
             case "embed":
-                if plan.inputs == "tokens" and self.network.embed is not None:
-                    x = self.network.embed(x)
-                return x if plan.embed_scale == 1 else x * plan.embed_scale
+                return self.embed(x)
             case "write":
                 self.write(plan.slots[step.idx], x)
                 return x
@@ -86,6 +84,20 @@ class Pass:
                 return self.head(x)
             case "last":
                 raise ValueError("`last` changes the pass itself: see `steps`")
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """What enters the first layer, given tokens or vectors."""
+        network, plan = self.network, self.network.plan
+        x_BSD = network.embed(inputs) if plan.inputs == "tokens" and network.embed is not None else inputs
+        x_BSD = x_BSD if plan.embed_scale == 1 else x_BSD * plan.embed_scale
+        if network.positions is not None and plan.positions is not None:
+            x_BSD = x_BSD + network.positions(self.places() + plan.positions.first_row)
+        out: Tensor = network.embed_norm(x_BSD)
+        return out
+
+    def places(self) -> Tensor:
+        """Positions without the padding before them, (S,) or (B, S); padding itself counts as the first place."""
+        return self.positions if self.pad_lens is None else (self.positions - self.pad_lens[:, None]).clamp(min=0)
 
     def iterate(self, group: IterationGroup, x_BSD: Tensor) -> Tensor:
         """All passes of a group, each from `x_BSD`; the last one's output, and its keys and values are kept."""
@@ -183,13 +195,15 @@ class Pass:
         return self.views[slot_idx]
 
     def layer(self, block: Block, x_BSD: Tensor) -> Tensor:
-        input_BSD = x_BSD
+        input_BSD = h_BSD = x_BSD
         if block.mixer is not None:
-            x_BSD = x_BSD + block.mixer_post_norm(self.mix(block.mixer, block.mixer_norm(x_BSD)))
+            h_BSD = block.mixer_norm(x_BSD)
+            x_BSD = block.added(x_BSD, block.mixer_post_norm(self.mix(block.mixer, h_BSD)))
         if block.ffn is not None:
-            h_BSD = block.ffn_norm(input_BSD if block.parallel_residual else x_BSD)
-            x_BSD = x_BSD + block.ffn_post_norm(block.ffn(h_BSD))
-        return x_BSD
+            if not block.one_norm:
+                h_BSD = block.ffn_norm(input_BSD if block.is_parallel else x_BSD)
+            x_BSD = block.added(x_BSD, block.ffn_post_norm(block.ffn(h_BSD)))
+        return x_BSD if block.scalar is None else x_BSD * block.scalar
 
     def mix(self, mixer: Attention | Retention, h_BSD: Tensor) -> Tensor:
         if isinstance(mixer, Attention):
@@ -224,7 +238,10 @@ class Pass:
         )
 
     def head(self, x_BSD: Tensor) -> Tensor:
-        network = self.network
-        h_BSD = network.norm(x_BSD)
+        network, plan = self.network, self.network.plan
+        h_BSD: Tensor = network.norm(x_BSD)
         matrix = network.output_matrix()
-        return h_BSD if matrix is None else cap(F.linear(h_BSD, matrix), network.plan.final_softcap)
+        if matrix is None:
+            return h_BSD
+        logits_BSV = F.linear(h_BSD, matrix, None if network.lm_head is None else network.lm_head.bias)
+        return cap(logits_BSV if plan.logit_scale == 1 else logits_BSV * plan.logit_scale, plan.final_softcap)

@@ -8,8 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from archspec.runtime.frequencies import Stretch, frequencies, stretch_of
 from archspec.spec.model import Rope
 
+HALVES = ("half", "proportional")
+"""Kinds that turn dimension i with i + R / 2."""
 Table = tuple[Tensor, Tensor]
 """Cosines and sines, shape (S, R // 2) each, float32."""
 
@@ -22,6 +25,9 @@ class Rotation(NamedTuple):
     rotary_dim: int
     limit: int | None = None
     """Positions beyond it turn as it does."""
+    turning: int | None = None
+    """Pairs from this one on do not turn; None: all turn."""
+    stretch: Stretch | None = None
 
 
 def rotation_of(rope: Rope, head_dim: int, limit: int | None = None) -> Rotation | None:
@@ -29,26 +35,23 @@ def rotation_of(rope: Rope, head_dim: int, limit: int | None = None) -> Rotation
     rotary_dim = head_dim * rope.percent // 100 // 2 * 2
     if rope.kind == "none" or rotary_dim == 0:
         return None
-    return Rotation(rope.kind, rope.theta, rotary_dim, limit)
+    stretch = stretch_of(rope.scaling)
+    if rope.kind == "proportional":
+        return Rotation(rope.kind, rope.theta, head_dim, limit, rotary_dim // 2, stretch)
+    return Rotation(rope.kind, rope.theta, rotary_dim, limit, None, stretch)
 
 
 def rope_table(rotation: Rotation, positions_S: Tensor) -> Table:
-    """Cosines and sines of every position.
-
-    Source: `half` and `interleaved` as in Llama and GPT-J; `interleaved-linspace` as in YOCO's released code,
-    whose exponents include the end point 1.
-    """
-    kind, theta, size, limit = rotation
+    """Cosines and sines of every position."""
+    kind, theta, size, limit, turning, stretch = rotation
     if limit is not None:
         positions_S = positions_S.clamp(max=limit)
-    if kind == "interleaved-linspace":
-        exponents = torch.linspace(0, 1, size // 2, device=positions_S.device, dtype=torch.float32)
-    else:
-        exponents = torch.arange(0, size, 2, device=positions_S.device, dtype=torch.float32) / size
-    # The reciprocal of a power, not a negative power: it is what the references compute, to the last bit.
-    frequencies = 1.0 / theta**exponents
-    angles = positions_S.to(torch.float32)[:, None] * frequencies
-    return angles.cos(), angles.sin()
+    turning = size // 2 if turning is None else turning
+    per_position = frequencies(kind, theta, size, turning, stretch, positions_S)
+    angles = positions_S.to(torch.float32)[:, None] * per_position
+    if stretch is None or stretch.attention_factor == 1:
+        return angles.cos(), angles.sin()
+    return angles.cos() * stretch.attention_factor, angles.sin() * stretch.attention_factor
 
 
 def rotate(x_BNSH: Tensor, rotation: Rotation | None, tables: dict[Rotation, Table]) -> Tensor:
@@ -59,7 +62,7 @@ def rotate(x_BNSH: Tensor, rotation: Rotation | None, tables: dict[Rotation, Tab
     head_dim = x_BNSH.shape[-1]
     x = x_BNSH.to(torch.promote_types(x_BNSH.dtype, torch.float32))
     turned, rest = x[..., : rotation.rotary_dim], x[..., rotation.rotary_dim :]
-    turned = _rotate_halves(turned, cos, sin) if rotation.kind == "half" else _rotate_pairs(turned, cos, sin)
+    turned = _rotate_halves(turned, cos, sin) if rotation.kind in HALVES else _rotate_pairs(turned, cos, sin)
     if rotation.rotary_dim < head_dim:
         turned = torch.cat((turned, rest), dim=-1)
     return turned.to(x_BNSH.dtype)

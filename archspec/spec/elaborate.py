@@ -21,22 +21,36 @@ from archspec.syntax.words import NOT_YET, meant
 MIXERS: tuple[str, ...] = get_args(model.Mixer)
 SETTING_KEYS: tuple[str, ...] = tuple(model.Settings.model_fields)
 MAX_LAYERS = 100_000
+HEAD_KEYS = ("final_norm", "head_bias", "logit_scale", "final_softcap")
+"""Header settings about what follows the last layer."""
 HEADER = -1
 """Stands for the header where statements are given by index."""
 
+_LAYER = ("placement", "residual_scale", "layer_scalar")
+"""What any layer takes, whatever its mixer."""
 _TAKES = {
     "attend": SETTING_KEYS,
     "cross-attend": SETTING_KEYS,
-    **dict.fromkeys(model.DECAYS, ("heads", "rope", "norm", "ffn", "bias", "residual", "placement")),
-    "ffn-only": ("norm", "ffn", "bias", "placement"),
-    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias"),
+    **dict.fromkeys(model.DECAYS, ("heads", "rope", "norm", "ffn", "bias", "residual", *_LAYER)),
+    "ffn-only": ("norm", "ffn", "bias", *_LAYER),
+    "cache": ("kv_heads", "window", "rope", "norm", "qk_norm", "bias", "v_norm", "values_from_keys"),
+}
+_DISPLAYED = {
+    "qk_norm": "qk-norm",
+    "tied": "tied embeddings",
+    "head_bias": "head-bias",
+    "layer_scalar": "layer-scalar",
+    "v_norm": "v-norm",
+    "values_from_keys": "values-from-keys",
+    "sink_logits": "sink-logits",
+    "output_gate": "output-gate",
 }
 _HEADER_EXAMPLES = {"layers": "layers 24", "width": "width 2048", "vocab": "vocab 32000"}
 
 
 def display_key(key: str) -> str:
     """The words of a setting: `kv_heads` -> `kv heads`."""
-    return {"qk_norm": "qk-norm", "tied": "tied embeddings"}.get(key, key.replace("_", " "))
+    return _DISPLAYED.get(key, key.replace("_", " "))
 
 
 def settings_of(kind: str) -> tuple[str, ...]:
@@ -79,6 +93,21 @@ def elaborate(parsed: tree.Model) -> tuple[Elaborated, list[Diagnostic]]:
     return Elaborator(parsed).run()
 
 
+def embedding(values: dict[str, Any]) -> model.Embedding:
+    """Effects: takes what belongs to the embedding out of a header's values."""
+    return model.Embedding(
+        scale=values.pop("embed_scale", 1.0),
+        tied=values.pop("tied", False),
+        positions=values.pop("positions", None),
+        norm=values.pop("embed_norm", None),
+    )
+
+
+def head(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a spec about what follows the last layer. Effects: takes them out of a header's values."""
+    return {key: values.pop(key) for key in HEAD_KEYS if key in values}
+
+
 class Elaborator:
     """Reads one stack of layers."""
 
@@ -100,8 +129,8 @@ class Elaborator:
             num_layers=header.pop("layers", 0) or self._highest_layer(),
             hidden_size=header.pop("width", 1),
             vocab_size=header.pop("vocab", 1),
-            final_softcap=header.pop("final_softcap", None),
-            embedding=model.Embedding(scale=header.pop("embed_scale", 1.0), tied=header.pop("tied", False)),
+            embedding=embedding(header),
+            **head(header),
             defaults=model.Settings(**header),
             statements=tuple(self.statements),
         )

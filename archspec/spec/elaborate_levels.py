@@ -10,7 +10,7 @@ from typing import Any
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Span
 from archspec.spec import errors, level_errors, model
-from archspec.spec.elaborate import HEADER, Elaborated, Elaborator
+from archspec.spec.elaborate import HEAD_KEYS, HEADER, Elaborated, Elaborator, embedding, head
 from archspec.spec.levels import BlockLevel, LevelsSpec, Lookup, Take, TokenLevel, block_view, token_view
 from archspec.spec.spans import SpecSpans
 from archspec.syntax import tree
@@ -20,6 +20,8 @@ _SETTINGS_OF = {
     "tokens": {"layers": "layers 6", "width": "width 768"},
 }
 _PLACES = {"blocks": "in the block level", "tokens": "in the token level"}
+_ONE_STACK = ("positions", "embed_norm")
+_WITHOUT_LEVELS = "models without levels"
 _STATEMENT = {"blocks": "`blocks of ... tokens { }`", "tokens": "`tokens in block { }`"}
 
 
@@ -55,6 +57,7 @@ def elaborate_levels(parsed: tree.Model) -> tuple[LevelsElaborated, list[Diagnos
     values, spans = header.read()
     header.drop(values, spans, "layers", belongs="each level: write the total into it")
     header.drop(values, spans, "tied", belongs=_STATEMENT["tokens"])
+    header.drop(values, spans, *_ONE_STACK, belongs=_WITHOUT_LEVELS)
     readers: dict[str, _Level] = {}
     for level in (part for part in parsed.statements if isinstance(part, tree.Level)):
         if level.kind in readers:
@@ -78,13 +81,13 @@ def elaborate_levels(parsed: tree.Model) -> tuple[LevelsElaborated, list[Diagnos
 def _spec(parsed: tree.Model, values: dict[str, Any], readers: Mapping[str, "_Level"]) -> LevelsSpec:
     """The spec; what is missing in it was reported."""
     width, scale = values.pop("width", 1), values.pop("embed_scale", 1.0)
-    vocab_size, final_softcap = values.pop("vocab", 1), values.pop("final_softcap", None)
+    vocab_size, ending = values.pop("vocab", 1), head(values)
     blocks, tokens = readers.get("blocks"), readers.get("tokens")
     emit = _door(blocks) or _door(tokens) or "context"
     return LevelsSpec(
         name=str(parsed.name.value),
         vocab_size=vocab_size,
-        final_softcap=final_softcap,
+        **ending,
         defaults=model.Settings(**values),
         blocks=_block_level(blocks, width, scale, emit),
         tokens=_token_level(tokens, width, scale, emit),
@@ -111,12 +114,13 @@ def _block_level(reader: "_Level | None", width: int, scale: Any, emit: str) -> 
 
 
 def _token_level(reader: "_Level | None", width: int, scale: Any, emit: str) -> TokenLevel:
-    values = dict(reader.values) if reader is not None else {}
+    values = {"embed_scale": scale, **(reader.values if reader is not None else {})}
+    token_embedding = embedding(values)
     return TokenLevel(
         num_layers=values.pop("layers", 1),
         hidden_size=values.pop("width", width),
         take=_take(reader.door if reader is not None else None, emit),
-        embedding=model.Embedding(scale=values.pop("embed_scale", scale), tied=values.pop("tied", False)),
+        embedding=token_embedding,
         defaults=model.Settings(**values),
         statements=tuple(reader.statements) if reader is not None else (),
     )
@@ -181,7 +185,8 @@ class _Level(Elaborator):
         self.values, self.own_spans = self.read()
         self._block_length()
         model_wide = "the model: write it before the levels"
-        self.drop(self.values, self.own_spans, "vocab", "final_softcap", belongs=model_wide)
+        self.drop(self.values, self.own_spans, "vocab", *HEAD_KEYS, belongs=model_wide)
+        self.drop(self.values, self.own_spans, *_ONE_STACK, belongs=_WITHOUT_LEVELS)
         if self.level.kind == "blocks":
             self.drop(self.values, self.own_spans, "tied", belongs=_STATEMENT["tokens"])
         if "layers" not in self.values:

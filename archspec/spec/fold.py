@@ -22,6 +22,10 @@ _USERS: dict[str, tuple[Mixer, ...]] = {
     "window": _ATTENDS,
     "rope": _MIXES,
     "qk_norm": _ATTENDS,
+    "v_norm": ("attend",),
+    "values_from_keys": ("attend",),
+    "sink_logits": _ATTENDS,
+    "output_gate": _ATTENDS,
 }
 """Mixers that a setting means something to; all of them where it is not listed."""
 

@@ -110,6 +110,7 @@ def block_view(spec: LevelsSpec) -> ModelSpec:
         hidden_size=level.hidden_size,
         vocab_size=spec.vocab_size,
         embedding=Embedding(scale=level.embed_scale),
+        final_norm=spec.final_norm,
         defaults=merged(spec.defaults, level.defaults),
         statements=level.statements,
     )
@@ -124,6 +125,9 @@ def token_view(spec: LevelsSpec) -> ModelSpec:
         hidden_size=level.hidden_size,
         vocab_size=spec.vocab_size,
         embedding=level.embedding,
+        final_norm=spec.final_norm,
+        head_bias=spec.head_bias,
+        logit_scale=spec.logit_scale,
         final_softcap=spec.final_softcap,
         defaults=merged(spec.defaults, level.defaults),
         statements=level.statements,

@@ -27,7 +27,12 @@ _FIELDS = {
     "width": ("hidden_size",),
     "vocab": ("vocab_size",),
     "final_softcap": ("final_softcap",),
+    "final_norm": ("final_norm",),
+    "head_bias": ("head_bias",),
+    "logit_scale": ("logit_scale",),
     "tied": ("embedding", "tied"),
+    "positions": ("embedding", "positions"),
+    "embed_norm": ("embedding", "norm"),
     "embed_scale": ("embedding", "scale"),
     "embed_lookup": ("lookup",),
 }

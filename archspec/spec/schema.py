@@ -41,10 +41,11 @@ def _sharpen(definitions: dict[str, Any]) -> None:
         for field in definition["properties"].values():
             if isinstance(field.get("default"), dict):
                 field["default"] = {key: value for key, value in field["default"].items() if value is not None}
-            tag = field.get("items", {}).get("discriminator")
-            for target in tag["mapping"].values() if tag else ():
-                tagged = definitions[target.rpartition("/")[2]]
-                tagged["required"] = sorted({*tagged["required"], tag["propertyName"]})
+            unions = [field, field.get("items", {}), *field.get("anyOf", ())]
+            for tag in (union["discriminator"] for union in unions if "discriminator" in union):
+                for target in tag["mapping"].values():
+                    tagged = definitions[target.rpartition("/")[2]]
+                    tagged["required"] = sorted({*tagged["required"], tag["propertyName"]})
 
 
 def _field_docstrings() -> Iterator[tuple[str, str, str]]:

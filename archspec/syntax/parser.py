@@ -312,12 +312,17 @@ class _TreeBuilder(Transformer[Token, Any]):
     def sqrt_width(self, meta: Meta, children: list[Any]) -> tree.Atom:
         return tree.Atom("sqrt(width)", self._at(meta))
 
+    def lacking(self, meta: Meta, children: list[Token]) -> tree.Atom:
+        return tree.Atom(f"no {children[0]}", self._at(meta))
+
     def rsqrt(self, meta: Meta, children: list[Token]) -> tree.Atom:
         return tree.Atom(f"rsqrt({children[0]})", self._at(meta))
 
     def __default__(self, data: str, children: list[Any], meta: Meta) -> tree.Clause:
-        args = tuple(child if isinstance(child, tree.Atom) else self._atom(child) for child in children)
-        return tree.Clause(str(data), args, self._at(meta))
+        parts = tuple(child for child in children if isinstance(child, tree.Clause))
+        values = (child for child in children if not isinstance(child, tree.Clause))
+        args = tuple(child if isinstance(child, tree.Atom) else self._atom(child) for child in values)
+        return tree.Clause(str(data), args, self._at(meta), parts)
 
 
 def _range_ends(text: str) -> tuple[Any, Any]:

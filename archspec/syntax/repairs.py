@@ -14,7 +14,7 @@ from archspec.syntax.situation import Feed, Repair, Situation
 from archspec.syntax.words import NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, meant
 
 _ITEMS = frozenset({"RANGE", "INT", "LAST", "REST", "OPEN_RANGE"})
-_HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED"})
+_HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED", "_FINAL", "_POSITIONS", "_HEAD_BIAS", "_LOGIT"})
 _AFTER_CACHE = re.compile(r"cache[ \t]*@[ \t]*\d{1,18}[ \t]*$")
 _TOTAL = re.compile(r"\blayers[ \t]+(\d{1,18})[ \t]*$")
 
@@ -303,6 +303,8 @@ def _hint(at: Situation) -> str | None:
         return "this is counted in whole numbers"
     if at.terminal == "OPEN_RANGE" and "LAST" in at.accepted:
         return "layers are counted from 1; `last` is the last one"
+    if at.accepted == {"_TOP"}:
+        return "a mixture says how many experts a token has, and of how many: `moe(top 2 of 8 swiglu(768))`"
     if "MODEL_NAME" in at.accepted:
         return "the name of a model starts with a letter"
     if at.terminal == "_LBRACE":

@@ -12,7 +12,7 @@ from typing import Literal
 from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH
 
 _BLANK = re.compile(r"(?:\s|#[^\n]*)*")
-_CLAUSE = re.compile(r"[,\n#}{]")
+_CLAUSE = re.compile(r"[,\n#}{()]")
 _STATEMENT = re.compile(r"(,)(?:[ \t\r]|#[^\n]*)*\n|#[^\n]*|[\n}{]")
 _BRACES = re.compile(r"#[^\n]*|[{}]")
 _NEXT_MODEL = re.compile(r"^[ \t]*(?=[Mm]odel(?![\w-]))", re.MULTILINE)
@@ -77,12 +77,27 @@ def after_blanks(text: str, position: int) -> int:
 
 
 def clause_end(text: str, position: int) -> int:
-    """The comma, line end, comment or closing brace before which a setting ends; blocks are passed over."""
+    """The comma, line end, comment or closing brace before which a setting ends; blocks are passed over.
+
+    Commas inside of parentheses do not end it, opened before `position` or behind it.
+    """
+    depth, comma = 0, -1
     while found := _CLAUSE.search(text, position):
-        if found[0] != "{":
-            return found.start()
-        position = block_end(text, found.start())
-    return len(text)
+        position = found.end()
+        match found[0]:
+            case "{":
+                position = block_end(text, found.start())
+            case "(":
+                depth += 1
+            case ")":
+                depth -= 1
+                if depth < 0:  # it closes what was open before: so far, all was inside
+                    depth, comma = 0, -1
+            case ",":
+                comma = found.start() if depth == 0 and comma < 0 else comma
+            case _:
+                return found.start() if comma < 0 else comma
+    return len(text) if comma < 0 else comma
 
 
 def statement_end(text: str, position: int) -> int:

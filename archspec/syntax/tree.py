@@ -21,6 +21,8 @@ class Clause:
     key: str
     args: tuple[Atom, ...]
     span: Span
+    parts: "tuple[Clause, ...]" = ()
+    """Clauses inside of it: `rope 10000 scaled linear(8)` is Clause("rope", (10000,)) with Clause("scaling", ...)."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from archspec.spec.levels import BlockLevel, LevelsSpec, Lookup, Take, TokenLevel
-from archspec.spec.model import ModelSpec, Settings
-from archspec.testing.strategies import VOCAB_SIZE, iterated_specs, specs
+from archspec.spec.levels import BlockLevel, LevelsSpec, Lookup, Take, TokenLevel, merged
+from archspec.spec.model import Embedding, ModelSpec, Settings
+from archspec.testing.strategies import VOCAB_SIZE, consistent, iterated_specs, recurs, settled, specs
 
 MAX_LENGTH = 8
 
@@ -21,11 +21,16 @@ def level_specs(draw: st.DrawFn, iterate: bool = False) -> LevelsSpec:
     length = draw(st.integers(1, MAX_LENGTH))
     width = length * draw(st.integers(1, 4)) if draw(st.booleans()) else None
     lookup = Lookup(size=width // length, merge="concat") if width else Lookup(size=blocks.hidden_size, merge="sum")
-    common = draw(st.booleans())
+    if recurs(blocks) or recurs(tokens):
+        blocks, tokens = settled(blocks), settled(tokens)
+    common = draw(st.booleans()) and consistent(merged(blocks.defaults, tokens.defaults))
     prefix = st.builds(Take, kind=st.just("prefix"), door=st.just("context"), length=st.integers(1, 3))
     return LevelsSpec(
         name="generated",
         vocab_size=VOCAB_SIZE,
+        final_norm=tokens.final_norm,
+        head_bias=tokens.head_bias,
+        logit_scale=tokens.logit_scale,
         final_softcap=tokens.final_softcap,
         defaults=blocks.defaults if common else Settings(),
         blocks=BlockLevel(
@@ -42,7 +47,7 @@ def level_specs(draw: st.DrawFn, iterate: bool = False) -> LevelsSpec:
             num_layers=tokens.num_layers,
             hidden_size=tokens.hidden_size,
             take=draw(prefix | st.just(Take(kind="summation", door="context"))),
-            embedding=tokens.embedding,
+            embedding=Embedding(scale=tokens.embedding.scale, tied=tokens.embedding.tied),
             defaults=tokens.defaults,
             statements=tokens.statements,
         ),

@@ -56,6 +56,8 @@ def assert_sizes(model: "Model", batch: int, context: int) -> None:
     assert planned == allocated, f"planned {planned} bytes of cache, allocated {allocated}"
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     assert list(shapes.items()) == list(model.plan.parameter_shapes())
+    buffers = {name: tuple(value.shape) for name, value in model.named_buffers() if name in model.state_dict()}
+    assert buffers == dict(model.plan.buffer_shapes())
     counted = sum(value.numel() for value in model.parameters())
     assert model.plan.num_parameters() == counted, (
         f"planned {model.plan.num_parameters()} parameters, counted {counted}"

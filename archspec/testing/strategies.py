@@ -1,7 +1,7 @@
 """Hypothesis strategies for specs that the checker accepts."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
@@ -13,19 +13,30 @@ from archspec.spec.model import (
     CacheStatement,
     Embedding,
     Ffn,
+    FfnKind,
+    Groups,
     Heads,
     IterateStatement,
     LayerRange,
     LayersStatement,
+    LinearScaling,
+    Llama3Scaling,
     ModelSpec,
+    Moe,
     Norm,
+    Positions,
     Rope,
+    Scaling,
     Settings,
+    SharedFfn,
     Statement,
     Window,
+    YarnScaling,
 )
 
 VOCAB_SIZE = 37
+MAX_CONTEXT = 6000
+"""Tokens for which specs with learned positions have any."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,36 @@ class _Source:
 
 def ropes() -> st.SearchStrategy[Rope]:
     """Every kind of rope; half of the dimensions or all, so that a head_dim of 4 still has a pair."""
-    return st.just(Rope(kind="none")) | st.builds(
-        Rope,
-        kind=st.sampled_from(("half", "interleaved", "interleaved-linspace")),
-        theta=st.sampled_from((100.0, 10000.0)),
-        percent=st.sampled_from((50, 100)),
+    theta, percent = st.sampled_from((100.0, 10000.0)), st.sampled_from((50, 100))
+    odd = st.sampled_from(("interleaved-linspace", "proportional"))
+    linear = st.builds(LinearScaling, factor=st.just(4.0))
+    return (
+        st.just(Rope(kind="none"))
+        | st.builds(
+            Rope,
+            kind=st.sampled_from(("half", "interleaved")),
+            theta=theta,
+            percent=percent,
+            scaling=st.none() | linear | _scalings(),
+        )
+        | st.builds(Rope, kind=odd, theta=theta, percent=percent, scaling=st.none() | linear)
+    )
+
+
+def _scalings() -> st.SearchStrategy[Scaling]:
+    """Contexts short enough for their wavelengths to show in a few tokens."""
+    original = st.sampled_from((4, 64))
+    yarn = st.builds(
+        YarnScaling,
+        factor=st.sampled_from((0.5, 8.0)),
+        original=original,
+        fast=st.just(4.0),
+        slow=st.sampled_from((0.25, 1.0)),
+        attention_factor=st.sampled_from((None, 0.7)),
+        truncate=st.booleans(),
+    )
+    return yarn | st.builds(
+        Llama3Scaling, factor=st.just(8.0), low=st.just(1.0), high=st.sampled_from((4.0, 16.0)), original=original
     )
 
 
@@ -53,28 +89,77 @@ def norms() -> st.SearchStrategy[Norm]:
 
     No eps is tiny: a norm of nearly nothing would magnify the rounding of float32 states past every bound.
     """
-    rms = st.builds(Norm, kind=st.just("rms"), eps=st.sampled_from((1e-3, 1e-1)), plus_one=st.booleans())
-    return rms | st.builds(Norm, kind=st.just("layernorm"), eps=st.sampled_from((1e-3, 1e-1)))
+    eps = st.sampled_from((1e-3, 1e-1))
+    rms = st.builds(Norm, kind=st.just("rms"), eps=eps, plus_one=st.booleans())
+    layernorm = st.builds(Norm, kind=st.just("layernorm"), eps=eps, bias=st.booleans())
+    return rms | layernorm | st.builds(Norm, kind=st.sampled_from(("rms", "layernorm")), eps=eps, weight=st.just(False))
+
+
+def head_norms() -> st.SearchStrategy[Norm]:
+    """Norms of queries, keys and values: of each head or across them, with weights or without."""
+    eps, spread = st.sampled_from((1e-3, 1e-1)), st.sampled_from(("alike", "across", "each"))
+    bare = st.builds(Norm, kind=st.sampled_from(("rms", "layernorm")), eps=eps, weight=st.just(False), spread=spread)
+    rms = st.builds(Norm, kind=st.just("rms"), eps=eps, plus_one=st.booleans(), spread=spread)
+    return bare | rms | st.builds(Norm, kind=st.just("layernorm"), eps=eps, bias=st.booleans(), spread=spread)
 
 
 def _header() -> st.SearchStrategy[Settings]:
     return st.builds(
         Settings,
+        residual_scale=st.sampled_from((None, 0.5)),
+        layer_scalar=st.sampled_from((None, True)),
         norm=norms(),
         rope=ropes(),
-        ffn=_ffns(),
-        qk_norm=st.none() | norms(),
+        ffn=ffns(),
+        qk_norm=st.none() | head_norms(),
         bias=st.sampled_from(((), ("qkv",), ("qkv", "out"), ("ffn",), ("qkv", "out", "ffn"))),
-        residual=st.sampled_from((None, "parallel")),
+        residual=st.sampled_from((None, "parallel", "parallel-one-norm")),
         placement=st.sampled_from((None, "post", "sandwich")),
         attention_scale=st.sampled_from((None, 0.25)),
         attention_softcap=st.sampled_from((None, 2.0)),
+        v_norm=st.none() | head_norms(),
+        values_from_keys=st.sampled_from((None, None, True)),
+        sink_logits=st.sampled_from((None, True)),
+        output_gate=st.sampled_from((None, None, True)),
+    ).filter(consistent)
+
+
+def ffns() -> st.SearchStrategy[Ffn | Moe]:
+    """Every kind of ffn, and mixtures of experts."""
+    return _dense() | moes()
+
+
+def _dense() -> st.SearchStrategy[Ffn]:
+    return st.builds(Ffn, kind=st.sampled_from(get_args(FfnKind)), hidden_size=st.sampled_from((8, 24)))
+
+
+@st.composite
+def moes(draw: st.DrawFn) -> Moe:
+    """Mixtures of experts with every kind of router."""
+    groups = draw(st.none() | st.builds(Groups, chosen=st.integers(1, 2), total=st.just(2)))
+    num_experts = draw(st.sampled_from((1, 2, 5, 6))) if groups is None else 4
+    return Moe(
+        top=draw(st.integers(1, num_experts if groups is None else 2 * groups.chosen)),
+        num_experts=num_experts,
+        expert=draw(_dense()),
+        shared=draw(st.none() | st.builds(SharedFfn, ffn=_dense(), gated=st.booleans())),
+        router=draw(st.sampled_from(("softmax", "sigmoid"))),
+        router_bias=draw(st.booleans()),
+        selection_bias=draw(st.booleans()),
+        renorm=draw(st.booleans()),
+        groups=groups,
+        scale=draw(st.sampled_from((1.0, 2.5))),
     )
 
 
-def _ffns() -> st.SearchStrategy[Ffn]:
-    kinds = ("swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh")
-    return st.builds(Ffn, kind=st.sampled_from(kinds), hidden_size=st.sampled_from((8, 24)))
+def _embeddings() -> st.SearchStrategy[Embedding]:
+    return st.builds(
+        Embedding,
+        scale=st.sampled_from((1.0, 0.5, "sqrt(width)")),
+        tied=st.booleans(),
+        positions=st.none() | st.builds(Positions, count=st.just(MAX_CONTEXT), first_row=st.sampled_from((0, 2))),
+        norm=st.none() | norms(),
+    )
 
 
 def _kv_heads() -> st.SearchStrategy[Heads]:
@@ -97,6 +182,36 @@ def specs(draw: st.DrawFn, max_layers: int = 6) -> ModelSpec:
         if draw(st.integers(0, 4)) == 0:
             statements.append(_projection(draw, number, sources))
     return _model(draw, num_layers, statements)
+
+
+def recurs(spec: ModelSpec) -> bool:
+    """Whether some layer keeps a recurrent state, which is float32 in models of any dtype."""
+    return any(isinstance(statement, LayersStatement) and statement.mixer in DECAYS for statement in spec.statements)
+
+
+def settled(spec: ModelSpec) -> ModelSpec:
+    """The same with every expert chosen for every token.
+
+    Which experts are best is no continuous function: where paths differ by the rounding of float32, so may the choice,
+    and then the logits differ by far more.
+    """
+    statements = [
+        part.model_copy(update={"settings": _settled(part.settings)}) if isinstance(part, LayersStatement) else part
+        for part in spec.statements
+    ]
+    return spec.model_copy(update={"defaults": _settled(spec.defaults), "statements": tuple(statements)})
+
+
+def _settled(made: Settings) -> Settings:
+    if not isinstance(made.ffn, Moe):
+        return made
+    every = made.ffn.model_copy(update={"top": made.ffn.num_experts, "groups": None})
+    return made.model_copy(update={"ffn": every})
+
+
+def consistent(made: Settings) -> bool:
+    """Whether these settings of a header agree."""
+    return (made.residual, made.placement) != ("parallel-one-norm", "post")
 
 
 @st.composite
@@ -135,16 +250,20 @@ def _is_read(number: object, statements: list[Statement]) -> bool:
 
 
 def _model(draw: st.DrawFn, num_layers: int, statements: list[Statement]) -> ModelSpec:
-    return ModelSpec(
+    spec = ModelSpec(
         name="generated",
         num_layers=num_layers,
         hidden_size=draw(st.sampled_from((16, 24))),
         vocab_size=VOCAB_SIZE,
-        embedding=Embedding(scale=draw(st.sampled_from((1.0, 0.5, "sqrt(width)"))), tied=draw(st.booleans())),
+        embedding=draw(_embeddings()),
+        final_norm=draw(st.sampled_from((None, None, Norm(kind="none"), Norm(kind="layernorm", eps=1e-2)))),
+        head_bias=draw(st.booleans()),
+        logit_scale=draw(st.sampled_from((1.0, 0.25))),
         final_softcap=draw(st.sampled_from((None, 3.0))),
         defaults=draw(_header()),
         statements=tuple(statements),
     )
+    return settled(spec) if recurs(spec) else spec
 
 
 def _layer(draw: st.DrawFn, number: int, sources: list[_Source], owner: bool = False) -> LayersStatement:
@@ -167,6 +286,8 @@ def _layer(draw: st.DrawFn, number: int, sources: list[_Source], owner: bool = F
         window=window,
         rope=draw(st.none() | ropes()),
         diagonal=draw(st.sampled_from((None, None, None, False))),
+        v_norm=draw(st.sampled_from((None, None, Norm(kind="none"), Norm(kind="rms", eps=1e-2)))),
+        values_from_keys=draw(st.sampled_from((None, None, True, False))),
     )
     return LayersStatement(ranges=ranges, mixer="attend", settings=settings)
 
@@ -181,8 +302,10 @@ def _reader(draw: st.DrawFn, ranges: tuple[LayerRange, ...], source: _Source) ->
     if source.window is not None:
         size, sinks = (window.size or 1, window.sinks) if window else (source.window.size or 1, source.window.sinks)
         window = Window(size=min(source.window.size or 1, size), sinks=min(source.window.sinks, sinks))
-    ffn = draw(st.none() | _ffns() | st.just(Ffn(kind="none")))
-    settings = Settings(heads=_query_heads(draw, source.kv_heads), window=window, ffn=ffn)
+    ffn = draw(st.none() | ffns() | st.just(Ffn(kind="none")))
+    sink_logits = draw(st.sampled_from((None, True, False)))
+    heads = _query_heads(draw, source.kv_heads)
+    settings = Settings(heads=heads, window=window, ffn=ffn, sink_logits=sink_logits)
     return LayersStatement(ranges=ranges, mixer="cross-attend", source=source.ref, settings=settings)
 
 

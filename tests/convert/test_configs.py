@@ -18,6 +18,7 @@ from checkpoints import (
 
 import archspec
 from archspec.convert import CheckpointError, ImportRefused, import_checkpoint
+from archspec.spec.format import rope_text
 from archspec.spec.model import Heads, Window
 
 
@@ -56,9 +57,21 @@ def test_rope_fields_of_old_and_new_configs(tmp_path, fields):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "RoPE scaling of type llama3"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling of type linear"),
-        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0}}, "RoPE scaling of type yarn"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}},
+            "RoPE scaling of type llama3 without high_freq_factor and original_max_position_embeddings",
+        ),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0}},
+            "RoPE scaling of type yarn without original_max_position_embeddings",
+        ),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling of type dynamic"),
+        ({"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "RoPE scaling of type longrope"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "sections": 3}}, "rope_scaling.sections"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"type": "linear", "factor": 4.0}},
+            "a RoPE scaling that differs from `rope_scaling`",
+        ),
         (
             {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
             "rope_parameters.partial_rotary_factor",
@@ -76,8 +89,80 @@ def test_llama_features_that_are_refused(tmp_path, fields, named):
     assert named in str(refusal_of(tmp_path, {**LLAMA, **fields}))
 
 
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 8}}, "linear(8)"),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192,
+                }
+            },
+            "llama3(8, low 1, high 4, original 8192)",
+        ),
+        (
+            {
+                "rope_parameters": {
+                    "rope_theta": 1e4,
+                    "rope_type": "yarn",
+                    "factor": 32.0,
+                    "original_max_position_embeddings": 4096,
+                    "beta_fast": 32.0,
+                    "beta_slow": 1.0,
+                    "truncate": False,
+                }
+            },
+            "yarn(32, original 4096, no truncate)",
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 40,
+                    "original_max_position_embeddings": 4096,
+                    "mscale": 0.707,
+                    "mscale_all_dim": 0.707,
+                }
+            },
+            "yarn(40, original 4096, attention-factor 1)",
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                    "attention_factor": 1.5,
+                }
+            },
+            "yarn(4, original 64, attention-factor 1.5)",
+        ),
+    ],
+)
+def test_scaled_ropes(tmp_path, fields, text):
+    spec = spec_of(tmp_path, {**LLAMA, **fields})
+    assert rope_text(spec.defaults.rope) == f"rope 10000 scaled {text}"
+
+
+def test_scalings_that_cannot_be(tmp_path):
+    values = {"factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 8192}
+    with pytest.raises(CheckpointError, match="needs a `high` of more than `low`"):
+        spec_of(tmp_path, {**LLAMA, "rope_scaling": {"rope_type": "llama3", **values}})
+    with pytest.raises(CheckpointError, match=r"`rope_scaling\.factor` must be a number above 0"):
+        spec_of(tmp_path, {**LLAMA, "rope_scaling": {"type": "linear", "factor": 0}})
+    for original in (0.5, 81.5):
+        values = {"factor": 8.0, "original_max_position_embeddings": original}
+        with pytest.raises(CheckpointError, match="must be a whole number"):
+            spec_of(tmp_path, {**LLAMA, "rope_scaling": {"type": "yarn", **values}})
+
+
 def test_all_features_are_refused_at_once(tmp_path):
-    config = {**LLAMA, "hidden_act": "relu", "rope_scaling": {"type": "yarn"}, "logit_scale": 2.0}
+    config = {**LLAMA, "hidden_act": "relu", "rope_scaling": {"type": "dynamic"}, "logit_scale": 2.0}
     refusal = refusal_of(tmp_path, config)
     assert [problem.field for problem in refusal.problems] == ["hidden_act", "rope_scaling", "logit_scale"]
     assert str(refusal).count("\n  - ") == 3
@@ -296,7 +381,7 @@ def test_gemma2_without_softcaps(tmp_path):
         ({"sliding_window_size": 16}, "a window that differs from `sliding_window` 8"),
         ({"sliding_window": None}, "sliding layers without a window"),
         ({"layer_types": ["chunked_attention"] * 3}, "layers of type chunked_attention"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling of type linear"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling of type dynamic"),
         ({"query_pre_attn_scaler": 256}, "query_pre_attn_scaler"),
     ],
 )
@@ -327,7 +412,7 @@ def test_gpt_neox_rope(tmp_path, fields, theta, percent):
         ({"rotary_emb_base": 500, "rope_parameters": {"rope_theta": 1e4}}, "differs from `rotary_emb_base` 500"),
         ({"rotary_pct": 1.5}, "RoPE on a part of 1.5 of 8 dimensions (field `rotary_pct` is 1.5)"),
         ({"hidden_size": 512, "rotary_pct": 0.255}, "RoPE on a part of 0.255 of 128 dimensions"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling of type linear"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling of type dynamic"),
         ({"hidden_act": "silu"}, 'an activation other than GELU (field `hidden_act` is "silu")'),
         ({"architectures": ["GPTNeoXForSequenceClassification"]}, "a class other than GPTNeoXForCausalLM"),
     ],

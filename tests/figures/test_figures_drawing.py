@@ -161,6 +161,6 @@ def test_rows_that_differ_in_one_setting_say_so():
     assert isinstance(plan, LevelsPlan)
     notes = [item.notes for item in figure_of(plan).towers[1].items if item.kind == "layers"]
     assert notes == [("LayerNorm",), ("RMSNorm",)]
-    changed = replace(plan.tokens.layers[0], parallel_residual=True)
+    changed = replace(plan.tokens.layers[0], residual="parallel")
     tokens = replace(plan.tokens, layers=(changed, *plan.tokens.layers[1:]))
     assert figure_of(replace(plan, tokens=tokens)).towers[1].items[0].notes[-1] == "parallel residual"

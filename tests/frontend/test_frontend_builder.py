@@ -9,6 +9,7 @@ import archspec
 from archspec.builder import Builder, Stack
 from archspec.fmt import format_source
 from archspec.source import Source
+from archspec.spec.format import positions_text, settings_text
 from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import (
     CacheStatement,
@@ -138,17 +139,32 @@ def _replay(stack: Stack, statements: tuple[Statement, ...]) -> None:
                 stack.prefill_exit(each.after)
 
 
+def _norm(norm: Norm) -> str | bool:
+    return norm.kind != "none" and settings_text(Settings(norm=norm))[0].removeprefix("norm ")
+
+
+def _ending(spec: ModelSpec) -> dict[str, object]:
+    made = {} if spec.final_softcap is None else {"final_softcap": spec.final_softcap}
+    if spec.final_norm is not None:
+        made["final_norm"] = _norm(spec.final_norm)
+    return {**made, **({"head_bias": True} if spec.head_bias else {}), "logit_scale": spec.logit_scale}
+
+
 def _header(spec: ModelSpec, embedding: object) -> dict[str, object]:
     made = {"embed_scale": embedding.scale, **({"tied_embeddings": True} if embedding.tied else {})}
+    if embedding.positions is not None:
+        made["positions"] = positions_text(embedding.positions).removeprefix("positions ")
+    if embedding.norm is not None:
+        made["embed_norm"] = _norm(embedding.norm)
     return {"layers": spec.num_layers, "width": spec.hidden_size, **made, **_settings(spec.defaults)}
 
 
 @settings(max_examples=50, deadline=None)
 @given(specs() | iterated_specs() | level_specs())
 def test_every_spec_can_be_built(spec: ModelSpec) -> None:
-    softcap = {} if spec.final_softcap is None else {"final_softcap": spec.final_softcap}
+    ending = _ending(spec)
     if isinstance(spec, LevelsSpec):
-        m = Builder(spec.name, vocab=spec.vocab_size, **softcap, **_settings(spec.defaults))
+        m = Builder(spec.name, vocab=spec.vocab_size, **ending, **_settings(spec.defaults))
         level = spec.blocks
         blocks = m.blocks(
             length=level.length,
@@ -165,7 +181,7 @@ def test_every_spec_can_be_built(spec: ModelSpec) -> None:
         tokens.summation(door) if take.length is None else tokens.prefix(take.length, door)
         _replay(tokens, spec.tokens.statements)
     else:
-        m = Builder(spec.name, vocab=spec.vocab_size, **softcap, **_header(spec, spec.embedding))
+        m = Builder(spec.name, vocab=spec.vocab_size, **ending, **_header(spec, spec.embedding))
         _replay(m, spec.statements)
     assert m.build() == spec
     assert format_source(Source("m", m.text())).text == m.text()

@@ -32,7 +32,20 @@ def test_words_to_come_are_not_keywords():
 
 
 def test_other_names_lead_to_words_of_the_language():
-    kinds = {"rms", "layernorm", "swiglu", "half", "interleaved", "attend", "cross-attend", "retention", "ffn-only"}
+    kinds = {
+        "relu2",
+        "gelu-quick",
+        "parallel-one-norm",
+        "rms",
+        "layernorm",
+        "swiglu",
+        "half",
+        "interleaved",
+        "attend",
+        "cross-attend",
+        "retention",
+        "ffn-only",
+    }
     for other, word in OTHER_NAMES.items():
         assert other == other.lower()
         assert set(word.split()) <= set(keywords()) | kinds, word

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import archspec
 from archspec.memory.activations import decode_peak, prefill_peak
-from archspec.memory.operations import CHUNK_LEN
+from archspec.memory.operations import CHUNK_LEN, SINK_DIMS
 from archspec.plan import DTYPE_BYTES
-from archspec.runtime import cache, measuring, recurrence
+from archspec.runtime import attention, cache, measuring, recurrence
 from archspec.testing.level_strategies import level_specs
 from archspec.testing.strategies import iterated_specs, specs
 
@@ -29,6 +29,12 @@ SINKS = """model m {
 SOFTCAP = """model m {
   layers 2, width 64, vocab 100, ffn swiglu(128), norm rms(1e-5), rope 10000, heads 4 x 16, attention softcap 50
   layers 1-2 attend, kv heads 2
+}"""
+
+SINK_LOGITS = """model m {
+  layers 2, width 64, vocab 100, ffn swiglu(128), norm rms(1e-5), rope 10000, heads 4 x 16, kv heads 2, sink-logits
+  layers 1 attend, window 40, qk-norm across heads
+  layers 2 attend, v-norm rms(1e-6, no weight), values-from-keys, output-gate, rope proportional(10000) on 25%
 }"""
 
 
@@ -51,7 +57,9 @@ def test_nano_specs(path, dtype, batch, context, chunk):
         assert estimated == pytest.approx(measured, rel=0.05)
 
 
-@pytest.mark.parametrize("text", [RETENTION, SINKS, SOFTCAP], ids=["retention", "sinks", "softcap"])
+@pytest.mark.parametrize(
+    "text", [RETENTION, SINKS, SOFTCAP, SINK_LOGITS], ids=["retention", "sinks", "softcap", "sink-logits"]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_other_kinds_of_layers(text, dtype):
     plan = archspec.plan(archspec.parse_spec_text(text))
@@ -89,6 +97,7 @@ def test_constants_are_those_of_the_runtime():
     from archspec.memory.activations import LIVE_BUCKET
 
     assert (CHUNK_LEN, LIVE_BUCKET) == (recurrence.CHUNK_LEN, cache.LIVE_BUCKET)
+    assert SINK_DIMS == attention.SINK_DIMS
 
 
 def test_a_peak_is_that_of_tensors_alive_together():

@@ -32,6 +32,10 @@ def test_the_next_larger_one_does_not_fit(spec, context, batch, chunk):
     if fit.value is None:
         assert account(plan, batch, 1 << 50, terms).total <= budget
         return
+    if fit.limit == "positions":
+        assert fit.value == plan.max_context
+        assert account(plan, batch, fit.value, terms).total <= budget
+        return
     assert fit.value >= context
     assert account(plan, batch, fit.value, terms).total <= budget < account(plan, batch, fit.value + 1, terms).total
 

@@ -7,7 +7,7 @@ import torch
 from archspec.plan import AttentionPlan, CacheSlot, IterationGroup, LayerPlan, Plan, RetentionPlan, StateSlot, Step
 from archspec.runtime.build import build_model
 from archspec.runtime.model import Model
-from archspec.spec.model import Ffn, Norm, Rope
+from archspec.spec.model import Ffn, LinearScaling, Norm, Rope, YarnScaling
 
 HALF = Rope(kind="half")
 RMS = Norm(kind="rms", eps=1e-5)
@@ -25,8 +25,8 @@ def slot(
 
 
 def attend(idx, slot, *, window=None, owns=True, heads=4, q_norm=NONE, ffn="swiglu", norm=RMS, scale=None, **options):
-    """`options` of the mixer, or of the layer: `placement`, `parallel_residual`."""
-    of_layer = {name: options.pop(name) for name in ("placement", "parallel_residual") if name in options}
+    """`options` of the mixer, or of the layer: `placement`, `residual`."""
+    of_layer = {name: options.pop(name) for name in ("placement", "residual") if name in options}
     scale = scale or slot.head_dim**-0.5
     mixer = AttentionPlan(
         heads, slot.head_dim, slot.idx, owns, window, slot.rope, q_norm, False, False, scale, **options
@@ -128,11 +128,33 @@ def capped():
     layers = [
         attend(0, slots[0], norm=plus, placement="sandwich", softcap=2.0, scale=0.5, q_norm=plus, ffn="geglu-tanh"),
         attend(1, slots[1], window=5, placement="post", softcap=3.0, ffn="gelu-tanh"),
-        attend(2, slots[2], placement="sandwich", parallel_residual=True, ffn="geglu"),
-        attend(3, slots[3], scale=0.1, placement="post", parallel_residual=True),
+        attend(2, slots[2], placement="sandwich", residual="parallel", ffn="geglu"),
+        attend(3, slots[3], scale=0.1, placement="post", residual="parallel"),
     ]
     body = [step for i in range(4) for step in (write(i), layer(i))]
     return plan("capped", layers, slots, body, 7, final_norm=plus, final_softcap=4.0)
+
+
+def families():
+    """What single families have: sink logits, gates, norms of values and over heads, values from keys, scaled ropes."""
+    across, bare = Norm(kind="rms", eps=1e-5, spread="across"), Norm(kind="rms", eps=1e-5, weight=False)
+    each = Norm(kind="layernorm", eps=1e-5, bias=False, spread="each")
+    yarn = Rope(kind="half", scaling=YarnScaling(factor=4.0, original=16, truncate=False))
+    part = Rope(kind="proportional", percent=50, scaling=LinearScaling(factor=2.0))
+    slots = [
+        replace(slot(0, 0, [0, 1], window=5, rope=yarn, k_norm=across), v_norm=bare),
+        replace(slot(1, 2, [2, 3], rope=part, k_norm=each), values_from_keys=True),
+        replace(slot(2, 3, [4], projected=True, rope=Rope(kind="none"), name="bare"), values_from_keys=True),
+    ]
+    layers = [
+        attend(0, slots[0], window=5, q_norm=across, sink_logits=True),
+        attend(1, slots[0], window=3, owns=False, heads=2, sink_logits=True, softcap=3.0),
+        attend(2, slots[1], q_norm=each, output_gate=True, sink_logits=True),
+        attend(3, slots[1], owns=False, q_norm=each, output_gate=True),
+        attend(4, slots[2], owns=False, sink_logits=True),
+    ]
+    body = [write(0), layer(0), layer(1), write(1), layer(2), layer(3), write(2), layer(4)]
+    return plan("families", layers, slots, body, 7)
 
 
 def sunk():
@@ -200,7 +222,9 @@ def late_twice(forward=2, backward=2):
     return plan("late_twice", layers, slots, body, 3, groups=groups)
 
 
-PADDABLE = {make.__name__: make for make in (dense, windowed, shared, projected, retention, mixed, capped, decays)}
+PADDABLE = {
+    make.__name__: make for make in (dense, windowed, shared, projected, retention, mixed, capped, decays, families)
+}
 ALL = {**PADDABLE, "sunk": sunk}
 LATE = {make.__name__: make for make in (late, late_twice)}
 
@@ -209,8 +233,8 @@ def sharp_model(plan: Plan, **options) -> Model:
     """A model whose logits are of order 1: with the usual initial weights an error would hide below a tolerance."""
     model = build_model(plan, **{"compile": False, **options})
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "norm" not in name:
                 parameter *= 10
     return model
 

@@ -10,8 +10,8 @@ from archspec.runtime.rope import rope_table, rotate, rotation_of
 from archspec.spec.model import Rope
 
 
-def attend_by_loop(q, keys, values, q_positions, k_positions, window):
-    """Softmax attention, one query of one head at a time."""
+def attend_by_loop(q, keys, values, q_positions, k_positions, window, sinks=None):
+    """Softmax attention, one query of one head at a time; `sinks` are logits without values, one a head."""
     out = torch.zeros_like(q)
     group = q.shape[1] // keys.shape[1]
     for b, n, s in torch.cartesian_prod(*(torch.arange(size) for size in q.shape[:3])).tolist():
@@ -22,10 +22,12 @@ def attend_by_loop(q, keys, values, q_positions, k_positions, window):
             if 0 <= place <= at and (window is None or at - place < window)
         ]
         scores = keys[b, n // group, seen] @ q[b, n, s] / math.sqrt(q.shape[-1])
-        out[b, n, s] = scores.softmax(0) @ values[b, n // group, seen]
+        total = scores.exp().sum() + (0 if sinks is None else sinks[n].exp())
+        out[b, n, s] = scores.exp() / total @ values[b, n // group, seen]
     return out
 
 
+@pytest.mark.parametrize("sinks", [None, torch.tensor([-30.0, -1.0, 0.0, 0.5, 2.0, 6.0])], ids=["plain", "sinks"])
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
 @pytest.mark.parametrize("window", [None, 1, 3])
@@ -40,15 +42,15 @@ def attend_by_loop(q, keys, values, q_positions, k_positions, window):
     ],
     ids=["chunk", "ring", "ring-not-full", "ring-and-chunk", "ring-not-full-and-chunk"],
 )
-def test_backend_agrees_with_a_loop(backend, num_kv_heads, window, q_positions, k_positions):
+def test_backend_agrees_with_a_loop(sinks, backend, num_kv_heads, window, q_positions, k_positions):
     generator = torch.Generator().manual_seed(1)
     q = torch.randn(2, 6, len(q_positions), 8, generator=generator)
     keys, values = torch.randn(2, 2, num_kv_heads, len(k_positions), 8, generator=generator)
     positions = torch.tensor(q_positions), torch.tensor(k_positions)
-    expected = attend_by_loop(q, keys, values, *positions, window)
+    expected = attend_by_loop(q, keys, values, *positions, window, sinks)
     for causal in {False, window is None and q_positions == k_positions}:
         found = pick_backend(backend, q.device)(
-            q, keys, values, Visibility(*positions, Sight(window), causal), Scoring(8**-0.5)
+            q, keys, values, Visibility(*positions, Sight(window), causal), Scoring(8**-0.5, None, sinks)
         )
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 

@@ -35,7 +35,7 @@ def assert_decodes_alike(compiled, eager, ids, context, begin=0, atol=1e-5):
         torch.testing.assert_close(found, expected, atol=atol, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["shared", "mixed", "capped", "late_twice"])
+@pytest.mark.parametrize("name", ["shared", "mixed", "capped", "families", "late_twice"])
 def test_one_graph_for_every_position(name, graphs):
     compiled, eager = models(name)
     assert_decodes_alike(compiled, eager, tokens(2, 70), context=70)
@@ -51,7 +51,7 @@ def test_one_graph_from_position_one(graphs):
     assert graphs() == 1
 
 
-@pytest.mark.parametrize("name", ["shared", "mixed", "sunk", "late", "late_twice"])
+@pytest.mark.parametrize("name", ["shared", "mixed", "sunk", "families", "late", "late_twice"])
 def test_one_graph_for_every_prompt(name, graphs):
     compiled, eager = models(name)
     ids = tokens(2, 260)

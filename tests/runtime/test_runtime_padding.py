@@ -5,6 +5,8 @@ import pytest
 import torch
 from hand_plans import sharp_model, tokens
 
+import archspec
+
 LENGTH = 23
 PADS = (0, 5, 17)
 PLANS = sorted(hand_plans.PADDABLE)
@@ -77,7 +79,20 @@ def test_loss_and_gradient(name):
 
 def test_padding_would_take_the_place_of_sinks():
     model, (ids, mask) = sharp_model(hand_plans.sunk()), padded()
-    with pytest.raises(ValueError, match="which a slot of this model keeps as sinks"):
+    with pytest.raises(ValueError, match="which this model keeps as sinks"):
+        model(ids, mask)
+
+
+def test_padding_would_take_the_place_of_sinks_that_only_a_reader_has():
+    """Its cache keeps everything, so that no slot says so."""
+    text = """model m {
+      layers 2, width 32, vocab 61, ffn gelu(16), rope 100, heads 2 x 16
+      layers 1 attend
+      layers 2 cross-attend to cache@1, window 2, sinks 3
+    }"""
+    ids, mask = padded()
+    model = archspec.compile(archspec.parse_spec_text(text), compile=False)
+    with pytest.raises(ValueError, match="which this model keeps as sinks"):
         model(ids, mask)
 
 

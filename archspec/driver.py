@@ -1,6 +1,7 @@
-"""The order of the phases: read, parse, elaborate, lower, check, plan. No torch.
+"""The order of the phases: read, parse, compose, elaborate, lower, check, plan. No torch.
 
-Contract: `analyse` never raises for any file; `parse_spec` and `plan_spec` raise SpecError with every finding.
+Contract: `analyse` raises for no file, and SettingError for `settings` that do not fit it; `parse_spec_text` and `plan`
+raise SpecError with every finding.
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from pathlib import Path
 from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
 from archspec.checks.deployment import Deployment, check_deployment
+from archspec.compose import compose
+from archspec.compose.settings import Settings, check_known
 from archspec.diagnostics import Diagnostic, has_errors
 from archspec.files import read_source, read_stdin
 from archspec.graph.layer_graph import LayerGraph, LevelsGraph
@@ -16,7 +19,7 @@ from archspec.graph.lower import lower
 from archspec.levels_plan import AnyPlan
 from archspec.planner import make_levels_plan, make_plan
 from archspec.render import render_text
-from archspec.source import Source
+from archspec.source import Source, Span
 from archspec.spec.elaborate import MAX_LAYERS, Elaborated, elaborate
 from archspec.spec.elaborate_levels import LevelsElaborated, elaborate_levels, has_levels
 from archspec.spec.errors import TooManyLayers
@@ -25,8 +28,8 @@ from archspec.spec.level_errors import OutsideItsLevel
 from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import ModelSpec
 from archspec.spec.read_json import as_text, read_json
-from archspec.syntax.errors import UnclosedBrace
-from archspec.syntax.parser import parse_text
+from archspec.syntax.errors import NoModel, UnclosedBrace
+from archspec.syntax.parser import parse_file
 from archspec.syntax.tree import Model
 
 
@@ -46,15 +49,27 @@ class Analysis:
     diagnostics: tuple[Diagnostic, ...]
     elaborated: Elaborated | None = None
     graph: LayerGraph | LevelsGraph | None = None
+    composed: bool = False
+    """Whether other text, or numbers from outside, have gone into the spec."""
 
     @property
     def ok(self) -> bool:
         return not has_errors(self.diagnostics)
 
+    @property
+    def has_spec(self) -> bool:
+        """Whether there is a spec without errors. A file may also hold definitions alone, for others to use."""
+        return self.ok and self.elaborated is not None
+
+    @property
+    def text(self) -> str:
+        """A text of the spec that needs no other file: that of the file, or the canonical one. Raises SpecError."""
+        return format_spec(_spec(self)) if self.composed else self.source.text
+
     def plan(self) -> AnyPlan:
         """The plan of a spec without errors; raises SpecError for others."""
         if not self.ok or self.elaborated is None or self.graph is None:
-            raise SpecError(self.diagnostics)
+            raise SpecError(self.diagnostics or (NoModel(span=Span(self.source, 0, 0)),))
         spec, graph = self.elaborated.spec, self.graph
         if isinstance(graph, LayerGraph):
             return make_plan(spec, graph)
@@ -62,20 +77,24 @@ class Analysis:
         return make_levels_plan(spec, graph.blocks, graph.tokens)
 
 
-def analyse(path: str | Path) -> Analysis:
-    """Read and check one file: `.arch` text, or the JSON form of a spec."""
+def analyse(path: str | Path, settings: Settings | None = None) -> Analysis:
+    """Read and check one file: `.arch` text, or the JSON form of a spec.
+
+    `settings` gives the named `let`s of the file, or of those that it uses, other numbers. Raises SettingError.
+    """
     source, problem = read_source(Path(path))
     if problem is not None:
         return Analysis(source, (problem,))
     if Path(path).suffix == ".json":
+        check_known(settings or (), ())
         return _analyse_json(source)
-    return analyse_source(source)
+    return analyse_source(source, settings)
 
 
-def analyse_stdin() -> Analysis:
+def analyse_stdin(settings: Settings | None = None) -> Analysis:
     """Check `.arch` text from standard input."""
     source, problem = read_stdin()
-    return analyse_source(source) if problem is None else Analysis(source, (problem,))
+    return analyse_source(source, settings) if problem is None else Analysis(source, (problem,))
 
 
 def deployed(analysis: Analysis, deployment: Deployment) -> Analysis:
@@ -93,9 +112,9 @@ def deployed(analysis: Analysis, deployment: Deployment) -> Analysis:
     return replace(analysis, diagnostics=_sorted([*analysis.diagnostics, *found]))
 
 
-def analyse_text(text: str, name: str = "<text>") -> Analysis:
-    """Check a text."""
-    return analyse_source(Source(name, text))
+def analyse_text(text: str, name: str = "<text>", settings: Settings | None = None) -> Analysis:
+    """Check a text. It cannot `use` files, since it has no folder."""
+    return analyse_source(Source(name, text), settings)
 
 
 def analyse_spec(spec: ModelSpec) -> Analysis:
@@ -103,35 +122,50 @@ def analyse_spec(spec: ModelSpec) -> Analysis:
     return analyse_text(format_spec(spec), f"<{spec.name}>")
 
 
-def analyse_source(source: Source) -> Analysis:
-    """Every phase over one source, as far as they go."""
-    parsed, found = parse_text(source)
-    if parsed is None:
-        return Analysis(source, _sorted(found))
+def analyse_source(source: Source, settings: Settings | None = None) -> Analysis:
+    """Every phase over one source, as far as they go. Raises SettingError."""
+    file, broken = parse_file(source)
+    composition = compose(source, file, settings, broken=bool(broken))
+    found = [*broken, *composition.found]
+    elaborated, graph = None, None
+    if composition.model is not None:
+        elaborated, graph = _analyse_model(composition.model, found)
+    plain = set(broken)
+    # What several statements inherit from the header, or from a template, is said once.
+    located = [one if one in plain else composition.located(one) for one in dict.fromkeys(found)]
+    return Analysis(source, _sorted(located), elaborated, graph, composition.composed)
+
+
+def _analyse_model(parsed: Model, found: list[Diagnostic]) -> tuple[Elaborated | None, LayerGraph | LevelsGraph | None]:
+    """The spec of a plain model, and its graph. Effects: extends `found`."""
     if has_levels(parsed):
-        return _analyse_levels(source, parsed, found)
+        return _analyse_levels(parsed, found)
     elaborated, problems = elaborate(parsed)
     found += problems
     if elaborated.spec.num_layers > MAX_LAYERS:
-        return Analysis(source, _sorted([*found, _too_many(elaborated)]))
+        found.append(_too_many(elaborated))
+        return None, None
     graph = lower(elaborated.spec)
     found += run_checks(Context(elaborated, graph))
-    return Analysis(source, _sorted(found), elaborated, graph)
+    return elaborated, graph
 
 
-def _analyse_levels(source: Source, parsed: Model, found: list[Diagnostic]) -> Analysis:
+def _analyse_levels(
+    parsed: Model, found: list[Diagnostic]
+) -> tuple[Elaborated | None, LayerGraph | LevelsGraph | None]:
     """The same for a model with levels: each is lowered and checked as a model of its own."""
     elaborated, problems = elaborate_levels(parsed)
     if any(isinstance(problem, OutsideItsLevel) and problem.opened is not None for problem in problems):
-        found = [problem for problem in found if not isinstance(problem, UnclosedBrace)]  # it follows from that
+        found[:] = [problem for problem in found if not isinstance(problem, UnclosedBrace)]  # it follows from that
     found += problems
     too_many = [_too_many(level) for level in elaborated.levels if level.spec.num_layers > MAX_LAYERS]
     if too_many:
-        return Analysis(source, _sorted([*found, *too_many]))
+        found += too_many
+        return None, None
     graphs = {level.level.kind: lower(level.spec) for level in elaborated.levels}
     found += run_level_checks(elaborated, [Context(level, graphs[level.level.kind]) for level in elaborated.levels])
     graph = LevelsGraph(graphs["blocks"], graphs["tokens"]) if len(graphs) == 2 else None
-    return Analysis(source, _sorted(found), elaborated, graph)
+    return elaborated, graph
 
 
 def _too_many(elaborated: Elaborated) -> Diagnostic:
@@ -148,28 +182,31 @@ def _analyse_json(source: Source) -> Analysis:
 
 
 def _sorted(found: list[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """By place; what several statements inherit from the header is said once."""
-    return tuple(sorted(dict.fromkeys(found), key=lambda diagnostic: diagnostic.sort_key))
+    """By place."""
+    return tuple(sorted(found, key=lambda diagnostic: diagnostic.sort_key))
 
 
-def check(path: str | Path) -> list[Diagnostic]:
-    """All findings of a file, sorted by place; never raises for a bad file."""
-    return list(analyse(path).diagnostics)
+def check(path: str | Path, settings: Settings | None = None) -> list[Diagnostic]:
+    """All findings of a file, sorted by place; never raises for a bad file, but SettingError for bad `settings`."""
+    return list(analyse(path, settings).diagnostics)
 
 
-def parse(path: str | Path) -> ModelSpec:
-    """The spec in a file, checked. Raises SpecError, which lists every finding."""
-    return _spec(analyse(path))
+def parse(path: str | Path, settings: Settings | None = None) -> ModelSpec:
+    """The spec in a file, checked. `settings` gives `let`s other numbers: `{"W": 512}`.
+
+    Raises SpecError, which lists every finding, and SettingError for a name that no `let` has.
+    """
+    return _spec(analyse(path, settings))
 
 
-def parse_spec_text(text: str, name: str = "<text>") -> ModelSpec:
-    """The spec in a text, checked. Raises SpecError."""
-    return _spec(analyse_text(text, name))
+def parse_spec_text(text: str, name: str = "<text>", settings: Settings | None = None) -> ModelSpec:
+    """The spec in a text, checked. Raises SpecError and SettingError."""
+    return _spec(analyse_text(text, name, settings))
 
 
 def _spec(analysis: Analysis) -> ModelSpec:
     if not analysis.ok or analysis.elaborated is None:
-        raise SpecError(analysis.diagnostics)
+        raise SpecError(analysis.diagnostics or (NoModel(span=Span(analysis.source, 0, 0)),))
     return analysis.elaborated.spec
 
 

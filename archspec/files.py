@@ -45,7 +45,7 @@ def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
         return _unreadable(str(path), "no permission to read this file")
     except (OSError, ValueError) as error:
         return _unreadable(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    return _decoded(str(path), data)
+    return _decoded(str(path), data, path.parent)
 
 
 def read_stdin() -> tuple[Source, Diagnostic | None]:
@@ -53,13 +53,13 @@ def read_stdin() -> tuple[Source, Diagnostic | None]:
     return _decoded("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
 
 
-def _decoded(name: str, data: bytes) -> tuple[Source, Diagnostic | None]:
+def _decoded(name: str, data: bytes, folder: Path | None = None) -> tuple[Source, Diagnostic | None]:
     """Bytes as the text of a spec, or why they are none."""
     problem = _problem(data)
     if problem is not None:
         return _unreadable(name, problem)
     try:
-        return Source(name, data.decode("utf-8-sig")), None
+        return Source(name, data.decode("utf-8-sig"), folder=folder), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return _unreadable(name, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")

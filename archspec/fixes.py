@@ -7,7 +7,7 @@ not at all. What is left untouched keeps its bytes: comments, line ends, byte or
 import re
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def fix(path: Path) -> Fixed:
         if not applied:
             break
         count += applied
-        analysis = analyse_source(Source(source.name, text))
+        analysis = analyse_source(replace(source, text=text))
     return Fixed(path, source.text, text, count, analysis)
 
 

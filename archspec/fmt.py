@@ -199,17 +199,30 @@ def _statements(tokens: Sequence[Lexeme]) -> Iterator[list[int]]:
 
 
 def _joined(tokens: Sequence[Lexeme]) -> str:
+    loose = {
+        dash
+        for before, dash, token in zip(tokens, tokens[1:], tokens[2:], strict=False)
+        if _is_loose(before, dash, token)
+    }
     words = [_spelling(tokens[0])]
     for before, token in pairwise(tokens):
-        words += ["" if _is_tight(before, token) else " ", _spelling(token)]
+        tight = _is_tight(before, token) and loose.isdisjoint((before, token))
+        words += ["" if tight else " ", _spelling(token)]
     return "".join(words)
+
+
+def _is_loose(before: Lexeme, dash: Lexeme, token: Lexeme) -> bool:
+    """Whether a range would become one word without blanks: `a - b`."""
+    return dash.kind == "_DASH" and before.kind == token.kind == "IDENT" and token.text[0].islower()
 
 
 def _is_tight(before: Lexeme, token: Lexeme) -> bool:
     """Whether no blank stands between two tokens."""
+    if before.text in _TIGHT_AFTER or "_DASH" in (before.kind, token.kind):
+        return True
     if token.text == "(":
-        return before.text[-1].isalnum() or before.text[-1] in "_(["
-    return token.text in _TIGHT_BEFORE or before.text in _TIGHT_AFTER
+        return not before.takes_number and (before.text[-1].isalnum() or before.text[-1] in "_")
+    return token.text in _TIGHT_BEFORE
 
 
 def _spelling(token: Lexeme) -> str:

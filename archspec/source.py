@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,6 +15,8 @@ class Source:
     text: str = field(repr=False)
     origin: "Callable[[Span], str] | None" = field(default=None, repr=False)
     """Of a text that was made from another: what to say of a place in it."""
+    folder: Path | None = field(default=None, repr=False)
+    """Where `use` looks for other files; a text that was not read from a file has none."""
 
     @cached_property
     def _line_starts(self) -> list[int]:
@@ -35,13 +38,15 @@ class Source:
         return self.text[start:end].rstrip("\r\n")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """Characters `start` to `end` (exclusive) of a source."""
 
     source: Source
     start: int
     end: int
+    via: "Span | None" = field(default=None, compare=False, repr=False)
+    """Of the text of a template: where the template is used."""
 
     @property
     def text(self) -> str:
@@ -56,5 +61,10 @@ class Span:
         return self.source.position(self.start)[1]
 
     def to(self, other: "Span") -> "Span":
-        """From the start of the one that comes first to the end of the one that ends last."""
-        return Span(self.source, min(self.start, other.start), max(self.end, other.end))
+        """From the start of the one that comes first to the end of the one that ends last.
+
+        Of two in different texts, this one.
+        """
+        if other.source is not self.source:
+            return self
+        return Span(self.source, min(self.start, other.start), max(self.end, other.end), self.via)

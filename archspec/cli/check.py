@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.common import Set
+
 if TYPE_CHECKING:
     from archspec.checks.deployment import Deployment
     from archspec.driver import Analysis
@@ -40,6 +42,7 @@ def check(
     pipeline_split: Annotated[
         str, typer.Option(metavar="N,...", help="Judge pipeline stages that end behind these layers.")
     ] = "",
+    set_: Set = None,
 ) -> None:
     """Check specs, and say which cache each reader got.
 
@@ -55,7 +58,7 @@ def check(
         _fix(paths, diff, format)
         if diff:
             return
-    analyses = [_analysed(path, _deployment(tensor_parallel, pipeline_split)) for path in paths]
+    analyses = [_analysed(path, _deployment(tensor_parallel, pipeline_split), set_) for path in paths]
     _print_findings(analyses, format)
     if not all(analysis.ok for analysis in analyses):
         raise typer.Exit(1)
@@ -75,10 +78,13 @@ def _expanded(files: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _analysed(path: Path, deployment: "Deployment") -> "Analysis":
+def _analysed(path: Path, deployment: "Deployment", pairs: Sequence[str] | None) -> "Analysis":
+    from archspec.cli.common import settings_of, settings_that_fit
     from archspec.driver import analyse, analyse_stdin, deployed
 
-    analysis = analyse_stdin() if path == STDIN else analyse(path)
+    settings = settings_of(pairs)
+    with settings_that_fit():
+        analysis = analyse_stdin(settings) if path == STDIN else analyse(path, settings)
     if deployment.pipeline_split and analysis.graph is not None:
         total = getattr(analysis.graph, "num_layers", None)
         if total is None:
@@ -164,7 +170,9 @@ def _print_text(analyses: "Sequence[Analysis]") -> None:
 
     for analysis in analyses:
         print_diagnostics(analysis.diagnostics, sys.stdout)
-        if analysis.ok:
+        if analysis.ok and not analysis.has_spec:
+            print(f"{analysis.source.name}: definitions for other files to use, no model\n")
+        elif analysis.ok:
             print_summary(analysis.source.name, analysis.plan(), sys.stdout)
     found = [diagnostic for analysis in analyses for diagnostic in analysis.diagnostics]
     errors = sum(diagnostic.severity == "error" for diagnostic in found)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from archspec.compose import SettingError
 from archspec.diagnostics import Diagnostic
 from archspec.driver import Analysis, analyse
 from archspec.units import parse_count
@@ -22,6 +23,39 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
     float16 = "float16"
     float64 = "float64"
+
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Give a `let` of the spec another number; may be repeated.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+
+
+def settings_of(pairs: Sequence[str] | None) -> dict[str, str]:
+    """`--set W=512 --set S=4` -> numbers by name; a wrong form is a usage error."""
+    settings: dict[str, str] = {}
+    for pair in pairs or ():
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise typer.BadParameter(f"`{pair}` is not of the form NAME=VALUE", param_hint="--set")
+        if name.strip() in settings:
+            raise typer.BadParameter(f"`{name.strip()}` is set twice", param_hint="--set")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+@contextmanager
+def settings_that_fit() -> Iterator[None]:
+    """Turns a `--set` that fits no `let` into a usage error."""
+    try:
+        yield
+    except SettingError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from error
 
 
 class CliError(Exception):
@@ -45,12 +79,15 @@ def print_diagnostics(diagnostics: Sequence[Diagnostic], stream: Any) -> None:
         print(render_text(diagnostics, use_colour(stream)), end="\n\n", file=stream)
 
 
-def analysed(path: Path) -> Analysis:
-    """A file without errors; otherwise its findings are printed and the command ends with 1."""
-    analysis = analyse(path)
+def analysed(path: Path, pairs: Sequence[str] | None = None) -> Analysis:
+    """A spec without errors; otherwise its findings are printed and the command ends with 1. `pairs` is `--set`."""
+    with settings_that_fit():
+        analysis = analyse(path, settings_of(pairs))
     if not analysis.ok:
         print_diagnostics(analysis.diagnostics, sys.stderr)
         raise typer.Exit(1)
+    if not analysis.has_spec:
+        raise CliError(f"{path} has no model: it holds definitions for other files to use")
     return analysis
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from archspec.cli.common import Dtype
+from archspec.cli.common import Dtype, Set
 
 
 def compile_(
@@ -21,6 +21,7 @@ def compile_(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     dtype: Annotated[Dtype | None, typer.Option(help="Element type; that of --weights, else float32.")] = None,
+    set_: Set = None,
 ) -> None:
     """Make a model folder of a spec: model.arch and model.safetensors, both written whole or not at all.
 
@@ -28,7 +29,7 @@ def compile_(
     """
     from archspec.cli.common import CliError, analysed, print_diagnostics, torch_needed
 
-    analysis = analysed(file)
+    analysis = analysed(file, set_)
     print_diagnostics(analysis.diagnostics, sys.stderr)
     with torch_needed():
         from archspec.runtime.build import build_model, load_model
@@ -40,7 +41,7 @@ def compile_(
                 model = build_model(plan, dtype=dtype or "float32", seed=seed, compile=False)
             else:
                 model = load_model(plan, weights, dtype=dtype, compile=False)
-            save_model(model, output, analysis.source.text)
+            save_model(model, output, analysis.text)
         except (ValueError, OSError) as error:
             raise CliError(str(error)) from error
     origin = f"weights from {weights}" if weights else f"random weights, seed {seed}"

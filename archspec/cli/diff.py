@@ -51,8 +51,10 @@ def _analysed(path: Path) -> "Analysis":
     from archspec.driver import analyse
 
     analysis = analyse(path)
-    if not analysis.ok:
+    if not analysis.has_spec:
         print_diagnostics(analysis.diagnostics, sys.stderr)
+        if analysis.ok:
+            print(f"{path} has no model: it holds definitions for other files to use", file=sys.stderr)
         raise typer.Exit(2)
     return analysis
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from archspec.cli.common import CliError, Dtype
+from archspec.cli.common import CliError, Dtype, Set
 
 BYTE_VOCAB = 256
 
@@ -29,6 +29,7 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[Dtype | None, typer.Option(help="Element type; that of the weights without it.")] = None,
     compile: Annotated[bool, typer.Option(help="Use torch.compile: slower to start, faster to run.")] = True,
+    set_: Set = None,
 ) -> None:
     """Generate from a model folder or a spec.
 
@@ -42,7 +43,7 @@ def generate(
         import torch
 
         try:
-            model = _model(source, device=device, dtype=dtype, seed=seed, compile=compile)
+            model = _model(source, set_, device=device, dtype=dtype, seed=seed, compile=compile)
             ids = _token_ids(tokens) if tokens is not None else _bytes(prompt or "", model.plan.vocab_size)
             out = model.generate(
                 torch.tensor([ids], device=model.device),
@@ -58,15 +59,17 @@ def generate(
     _print(out[0].tolist(), as_text=prompt is not None)
 
 
-def _model(source: Path, *, device: str, dtype: str | None, seed: int, compile: bool) -> Any:
+def _model(source: Path, set_: list[str] | None, *, device: str, dtype: str | None, seed: int, compile: bool) -> Any:
     import archspec
     from archspec.cli.common import analysed
 
     if source.is_dir():
         if not (source / "model.arch").is_file():
             raise CliError(f"{source} holds no model.arch: `archspec compile` and `archspec import` make such folders")
+        if set_:
+            raise typer.BadParameter("a model folder has its numbers: --set is for specs", param_hint="--set")
         return archspec.load(source, device=device, dtype=dtype, compile=compile)
-    analysis = analysed(source)
+    analysis = analysed(source, set_)
     assert analysis.elaborated is not None
     print(f"{source} is a spec: generating with random weights, seed {seed}", file=sys.stderr)
     spec = analysis.elaborated.spec

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archspec.cli.common import CliError, Dtype, counts, torch_needed
+from archspec.cli.common import CliError, Dtype, Set, counts, torch_needed
 
 if TYPE_CHECKING:
     from archspec.levels_plan import AnyPlan
@@ -51,6 +51,7 @@ def memory(
         bool, typer.Option("--measure-passes", help="Run prefill and decode as well, and report their real peaks.")
     ] = False,
     device: Annotated[str, typer.Option(help="Where to measure.")] = "cpu",
+    set_: Set = None,
 ) -> None:
     """What models cost in memory: closed form, exact bytes, and beside them the same model without sharing.
 
@@ -72,7 +73,7 @@ def memory(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     terms = Terms(dtype.value, None if cache_dtype is None else cache_dtype.value, who, chunk)
-    subjects = [_subject(path) for path in files]
+    subjects = [_subject(path, set_) for path in files]
     contexts = _within([subject.plan for subject in subjects], contexts)
     rows_of_models = [make_rows(subject, batches, contexts, terms) for subject in subjects]
     if len(subjects) > 1:
@@ -89,13 +90,13 @@ def memory(
     (show or tables.print_text)(report)
 
 
-def _subject(path: Path) -> "Subject":
+def _subject(path: Path, pairs: list[str] | None) -> "Subject":
     from archspec.cli.common import analysed
     from archspec.driver import plan as make_plan
     from archspec.graph.unshare import without_sharing
     from archspec.memory.report import Subject
 
-    analysis = analysed(path)
+    analysis = analysed(path, pairs)
     assert analysis.elaborated is not None
     assert analysis.graph is not None
     return Subject(analysis.plan(), make_plan(without_sharing(analysis.elaborated.spec, analysis.graph)))

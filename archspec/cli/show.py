@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archspec.cli.common import Set
+
 if TYPE_CHECKING:
     from archspec.driver import Analysis
     from archspec.figures.model import Figure
@@ -36,6 +38,7 @@ def show(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file to write to, in place of the screen.", metavar="OUT")
     ] = None,
+    set_: Set = None,
 ) -> None:
     """Draw a spec: layers, caches and who reads what; or print it as the compiler sees it. Works without torch.
 
@@ -54,7 +57,7 @@ def show(
         raise typer.BadParameter("several specs side by side need --html", param_hint="FILE...")
     from archspec.cli.common import analysed
 
-    analyses = [analysed(path) for path in specs]
+    analyses = [analysed(path, set_) for path in specs]
     if emit is not None:
         _deliver(_intermediate(analyses[0], emit, format is Format.json), output)
     elif html:

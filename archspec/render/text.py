@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from unicodedata import combining, east_asian_width
 
 from archspec.diagnostics import Diagnostic, Help
-from archspec.source import Span
+from archspec.source import Source, Span
 
 Style = str
 Segments = list[tuple[str, Style]]
@@ -68,12 +68,24 @@ class _Mark:
 
 
 def _snippet(diagnostic: Diagnostic, gutter: int, style: Style) -> Segments:
-    source = diagnostic.span.source
-    marks: dict[int, list[_Mark]] = {}
+    """The lines that take part: those of the primary file, and below them those of others."""
+    files: dict[Source, list[_Mark]] = {diagnostic.span.source: []}
     for label in diagnostic.labels():
-        if label.span.source is source:
-            marks.setdefault(label.span.line, []).append(_Mark(label.span, label.text, False))
-    marks.setdefault(diagnostic.span.line, []).append(_Mark(diagnostic.span, diagnostic.remark(), True))
+        files.setdefault(label.span.source, []).append(_Mark(label.span, label.text, False))
+    files[diagnostic.span.source].append(_Mark(diagnostic.span, diagnostic.remark(), True))
+    out: Segments = []
+    for source, marks in files.items():
+        if source is not diagnostic.span.source:
+            out += [(f"\n{' ' * gutter}::: ", _BAR), (f"{source.name}:{marks[0].span.line}:{marks[0].span.column}", "")]
+        out += _lines(source, marks, gutter, style)
+    return out
+
+
+def _lines(source: Source, found: list[_Mark], gutter: int, style: Style) -> Segments:
+    """The marked lines of one file, with dots where others lie between them."""
+    marks: dict[int, list[_Mark]] = {}
+    for mark in found:
+        marks.setdefault(mark.span.line, []).append(mark)
     out: Segments = [(f"\n{' ' * gutter} |", _BAR)]
     previous: int | None = None
     for line in sorted(marks):

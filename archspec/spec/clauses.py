@@ -8,6 +8,7 @@ from archspec.source import Span
 from archspec.spec import errors, model
 from archspec.spec.levels import Lookup, Merge
 from archspec.syntax.tree import Atom, Clause
+from archspec.syntax.words import NEGATED_KEYS, OTHER_KEYS
 
 ROPE_KINDS = ("half", "interleaved", "interleaved-linspace", "proportional")
 NORM_KINDS = ("rms", "layernorm")
@@ -47,18 +48,6 @@ _NEGATED: dict[str, Any] = {
 }
 NEGATABLE: tuple[str, ...] = tuple(_NEGATED)
 """What may follow `no`."""
-_NEGATED_KEYS = {
-    "qk-norm": "qk_norm",
-    "softcap": "attention_softcap",
-    "final-norm": "final_norm",
-    "layer-scalar": "layer_scalar",
-    "v-norm": "v_norm",
-    "values-from-keys": "values_from_keys",
-    "sink-logits": "sink_logits",
-    "output-gate": "output_gate",
-}
-_OTHER_KEYS = {"total": "layers", "moe": "ffn"}
-"""Clauses that make a setting of another name."""
 _SPREADS: dict[str, model.Spread] = {"across_heads": "across", "each_head": "each"}
 
 
@@ -77,8 +66,8 @@ def setting_of(clause: Clause) -> tuple[str | None, Any, Diagnostic | None]:
             known = tuple(_NEGATED)
             unknown = errors.UnknownKind(span=clause.args[0].span, setting="no", word=word, known=known)
             return None, None, unknown
-        return _NEGATED_KEYS.get(word, word), _NEGATED[word], None
-    key = _OTHER_KEYS.get(clause.key, clause.key)
+        return NEGATED_KEYS.get(word, word), _NEGATED[word], None
+    key = OTHER_KEYS.get(clause.key, clause.key)
     try:
         return key, _READERS[clause.key](clause), None
     except _RejectedError as rejected:
@@ -294,13 +283,12 @@ def _embed_scale(clause: Clause) -> float | str:
 
 
 def _attention_scale(clause: Clause) -> float:
-    atom = clause.args[0]
-    if not isinstance(atom.value, str):
-        return _positive(atom, "attention scale")
-    value = int(atom.value.removeprefix("rsqrt(").removesuffix(")").replace("_", ""))
-    if value < 1:
-        raise _RejectedError(errors.BadValue(span=atom.span, setting="rsqrt", rule="needs a number of at least 1"))
-    return float(value**-0.5)
+    if len(clause.args) == 1:
+        return _positive(clause.args[0], "attention scale")
+    _, size = clause.args
+    if not isinstance(size.value, int) or size.value < 1:
+        raise _RejectedError(errors.BadValue(span=size.span, setting="rsqrt", rule="needs a number of at least 1"))
+    return float(size.value**-0.5)
 
 
 def _sinks(clause: Clause) -> model.Window:

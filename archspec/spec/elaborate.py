@@ -4,7 +4,6 @@ Contract: `elaborate` reports every wrong word and value and goes on with the mo
 can run over the rest; what is a guess is named in `Elaborated.unsure`.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -139,12 +138,12 @@ class Elaborator:
 
     def read(self) -> tuple[dict[str, Any], dict[str, Span]]:
         """Read every statement; the header's settings and their places."""
-        incomplete = self._incomplete()
-        header, header_spans = self._header(incomplete)
-        for idx, statement in enumerate(self.parsed.statements):
+        header, header_spans = self._header()
+        for statement in self.parsed.statements:
             if not isinstance(statement, tree.Header):
-                if idx in incomplete:
-                    self._doubt("*")
+                if isinstance(statement, tree.Layers | tree.Cache):
+                    for key in (*statement.unknown, *(("*",) if statement.damaged else ())):
+                        self._doubt(key)
                 self._statement(statement)
         self.drop(header, header_spans, "embed_lookup", belongs="`blocks of ... tokens`")
         return header, header_spans
@@ -165,11 +164,6 @@ class Elaborator:
     def _doubt(self, key: str, statement: int | None = None) -> None:
         """Note that a setting of a statement, of the next one if none is given, is a stand-in."""
         self.unsure.setdefault(len(self.statements) if statement is None else statement, set()).add(key)
-
-    def _incomplete(self) -> set[int]:
-        """Which of the parsed statements lost a clause."""
-        starts = [statement.span.start for statement in self.parsed.statements]
-        return {bisect_right(starts, hole) - 1 for hole in self.parsed.holes}
 
     def _statement(self, statement: tree.Statement) -> None:
         match statement:
@@ -229,13 +223,16 @@ class Elaborator:
         self.statements.append(statement)
         self.spans.append(spans)
 
-    def _header(self, incomplete: set[int]) -> tuple[dict[str, Any], dict[str, Span]]:
-        headers = [(idx, part) for idx, part in enumerate(self.parsed.statements) if isinstance(part, tree.Header)]
-        values, spans = self._settings((clause for _, part in headers for clause in part.settings), HEADER)
-        damaged = not self.parsed.lost.isdisjoint(("header", "any")) or any(idx in incomplete for idx, _ in headers)
+    def _header(self) -> tuple[dict[str, Any], dict[str, Span]]:
+        headers = [part for part in self.parsed.statements if isinstance(part, tree.Header)]
+        values, spans = self._settings((clause for part in headers for clause in part.settings), HEADER)
+        damaged = not self.parsed.lost.isdisjoint(("header", "any")) or any(part.damaged for part in headers)
         if damaged:
             self._doubt("*", HEADER)
-        missing = tuple(key for key in self.needed if key not in spans)
+        for key in (key for part in headers for key in part.unknown):
+            self._doubt(key, HEADER)
+        unknown = self.unsure.get(HEADER, set())
+        missing = tuple(key for key in self.needed if key not in spans and key not in unknown)
         for key in missing:
             self._doubt(key, HEADER)
         if missing and not damaged:

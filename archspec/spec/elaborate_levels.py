@@ -168,9 +168,8 @@ class _Level(Elaborator):
     def __init__(
         self, whole: tree.Model, level: tree.Level, outer: Mapping[str, Span], readers: Mapping[str, "_Level"]
     ) -> None:
-        inside = tuple(hole for hole in whole.holes if level.span.start <= hole < level.span.end)
         name = tree.Atom(level.kind, level.head_span)
-        super().__init__(replace(whole, name=name, statements=level.statements, holes=inside))
+        super().__init__(replace(whole, name=name, statements=level.statements))
         self.level, self.readers = level, readers
         self.place = _PLACES[level.kind]
         # A width in the model's header counts here as well.
@@ -201,6 +200,8 @@ class _Level(Elaborator):
     def _block_length(self) -> None:
         atom = self.level.length
         if atom is None:
+            if self.level.kind == "blocks":  # composition has reported what became of it
+                self._doubt("length", HEADER)
             return
         if isinstance(atom.value, int) and atom.value >= 1:
             self.length = atom.value

@@ -115,9 +115,10 @@ class UnclosedBrace(Diagnostic):
     code = "E0006"
     opening: Span
     depth: int
+    what: str = "the model"
 
     def message(self) -> str:
-        return f"the file ends before {'the model' if self.depth == 1 else 'this level'} is closed"
+        return f"the file ends before {self.what} is closed"
 
     def remark(self) -> str:
         return "expected `}`"
@@ -133,7 +134,8 @@ class UnclosedBrace(Diagnostic):
 class StrayCharacter(Diagnostic):
     """A character that the language does not have.
 
-    What: specs are made of words, numbers and `@ : , ( ) { } % - #`; a comment starts with `#`.
+    What: specs are made of words, numbers and `@ : , ( ) { } % - #`, in sums and products also of `= + * /`, and in
+    `use` of quotes; a comment starts with `#`.
     Why it is bad: characters that look alike, or like nothing, hide what a spec says.
     Example:
         layers 1-4 attend, heads = 4 x 16
@@ -158,7 +160,7 @@ class StrayCharacter(Diagnostic):
         return f"stray character {shown}"
 
     def remark(self) -> str:
-        return "not part of the language"
+        return "does not fit here" if self.character in "=*/+" else "not part of the language"
 
     def helps(self) -> tuple[Help, ...]:
         text = self._instead()
@@ -187,10 +189,10 @@ _INSTEAD: dict[str, str] = {
     "=": "a setting is its word and its value: `heads 24 x 128`",
     "//": "comments start with `#`",
     "\\": "a comma at the end of a line continues the statement: leave this out",
-    "/": "comments start with `#`",
+    "/": "comments start with `#`; a quotient stands in parentheses, as in `(W / 2)`",
     ";": "a statement ends at the end of its line, and settings are separated by `,`",
-    "*": "write `x`",
-    "+": "numbers are written out",
+    "*": "write `x`; a product stands in parentheses, as in `(2 * W)`",
+    "+": "a sum stands in parentheses, as in `(W + 1)`",
     "[": _BRACKETS,
     "]": _BRACKETS,
     '"': "names stand without quotes",
@@ -288,9 +290,9 @@ class NoModel(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class SecondModel(Diagnostic):
-    """Two models in one file.
+    """Two models in one file that have nothing to do with each other.
 
-    What: a file holds one model.
+    What: the last model of a file is the one that it describes; those before it are there to be extended.
     Why it is bad: whoever compiles the file would get one of the two, and not know which.
     Example:
         model a {
@@ -306,10 +308,16 @@ class SecondModel(Diagnostic):
           layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000
           layers 1-4 attend
         }
+        model b extends a {
+          layers 2
+          layers 1-2 attend
+          no layers 3-4
+        }
     """
 
     code = "E0009"
     first: Span
+    names: tuple[str, str]
 
     def message(self) -> str:
         return "a second model in the file"
@@ -318,7 +326,8 @@ class SecondModel(Diagnostic):
         return (Label(self.first, "the first model ends here"),)
 
     def helps(self) -> tuple[Help, ...]:
-        return (Help("put each model in a file of its own"),)
+        first, second = self.names
+        return (Help(f"put each model in a file of its own, or write `model {second} extends {first} {{`"),)
 
 
 @dataclass(frozen=True, kw_only=True)

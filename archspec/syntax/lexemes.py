@@ -16,3 +16,5 @@ class Lexeme:
     """A line end stands before it."""
     may_end_line: bool
     """The grammar allows a line end behind it."""
+    takes_number: bool = False
+    """The grammar allows a number behind it, which may also be an expression in parentheses."""

@@ -1,7 +1,7 @@
 """Text -> located syntax tree, with every syntax error of the file.
 
-Contract: `parse_text` never raises for any text. The only module that knows lark; what happens after an error is in
-`archspec.syntax.recovery`.
+Contract: `parse_file` never raises for any text. Only this module and `archspec.syntax.building` know lark; what
+happens after an error is in `archspec.syntax.recovery`.
 """
 
 import re
@@ -14,21 +14,37 @@ from itertools import islice
 from typing import Any
 
 import lark.lexer
-from lark import Lark, Token, Transformer, UnexpectedInput, v_args
-from lark.tree import Meta
+from lark import Lark, Token, UnexpectedInput
 
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Source, Span
 from archspec.syntax import errors, expecting, missing, scan, tree
+from archspec.syntax.building import TreeBuilder
 from archspec.syntax.lexemes import Lexeme
+from archspec.syntax.limits import beyond_limits
 from archspec.syntax.recovery import Recovery
+from archspec.syntax.words import NO_NAMES
 
 
 @cache
 def _lark() -> Lark:
     grammar = files("archspec").joinpath("grammars/archspec.lark").read_text("utf-8")
     with _no_collision_checks():
-        return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=False)
+        return Lark(
+            grammar,
+            parser="lalr",
+            propagate_positions=True,
+            maybe_placeholders=False,
+            lexer_callbacks={"IDENT": _reserved},
+        )
+
+
+def _reserved(token: Token) -> Token:
+    """Words of the language are never names of numbers, so that `width vocab 100` is reported at `vocab`."""
+    word = str(token)
+    if word in keywords():
+        return Token.new_borrow_pos(keywords()[word], word, token)
+    return Token.new_borrow_pos("NAME", word, token) if word in NO_NAMES else token
 
 
 @contextmanager
@@ -69,12 +85,22 @@ def terminal_words() -> Mapping[str, str]:
 _DISPLAY = {
     "NAME": "a word",
     "MODEL_NAME": "a name for the model",
+    "IDENT": "a name for a number",
+    "CAPITALS": "a name for a number",
+    "STRING": 'a file in quotes such as `"common.arch"`',
     "TOTAL": "a number",
+    "_TOTAL_LAYERS": "`layers`",
     "RANGE": "a range such as `1-12`",
     "FLOAT": "a number",
     "INT": "a number",
     "_PERCENT": "`%`",
     "ONE_PLUS": "`1+w`",
+    "_DASH": "`-`",
+    "PLUS": "`+`",
+    "MINUS": "`-`",
+    "TIMES": "`*`",
+    "SLASH": "`/`",
+    "_EQUALS": "`=`",
     "_AT": "`@`",
     "_DOT": "`.`",
     "_COLON": "`:`",
@@ -90,7 +116,7 @@ _DISPLAY = {
 
 def _expected(terminals: frozenset[str]) -> tuple[str, ...]:
     """Expected terminals in the language's words, tokens first, then keywords."""
-    if terminals in ({"NAME", "_COMMA"}, {"NAME", "_COMMA", "_STEP"}):  # after a layer list
+    if {"NAME", "_COMMA"} <= terminals <= {"NAME", "_COMMA", "_STEP", "_DASH"}:  # after a layer list
         return ("`,`", "a mixer such as `attend`")
     if "_MODEL" in terminals:
         return ("`model`",)
@@ -98,28 +124,41 @@ def _expected(terminals: frozenset[str]) -> tuple[str, ...]:
         return ("a cache such as `cache@4`",)
     if "_RBRACE" not in terminals and len(terminals) > 1:
         terminals -= {"_NL"}  # a comma may be followed by a line end, but that is not what is missing
+    terminals -= {"_TOTAL_LAYERS"}  # `_LAYERS`, by another name
+    if "INT" in terminals:
+        terminals -= {"IDENT", "CAPITALS", "_LPAR"}  # a number, however it is given
     words = sorted(f"`{word}`" for word, terminal in keywords().items() if terminal in terminals)
     if {"_HEADS", "_ROPE", "_NORM"} <= terminals:
         words = ["a statement" if "_CACHE" in terminals else "a setting such as `heads 8 x 64`"]
     return (*sorted({_DISPLAY[name] for name in terminals if name in _DISPLAY}), *words)
 
 
-def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
-    """Parse one file. The tree is None if no `model NAME { ... }` could be made out at all."""
+_NOTHING = tree.File(lost=frozenset({"any"}))
+
+
+def parse_file(source: Source) -> tuple[tree.File, list[Diagnostic]]:
+    """Parse one file. What could not be made out is not in the tree."""
     if (position := source.text.find("\0")) >= 0:
-        return None, [errors.StrayCharacter(span=Span(source, position, position + 1), character="\0")]
+        return _NOTHING, [errors.StrayCharacter(span=Span(source, position, position + 1), character="\0")]
+    if (excess := beyond_limits(source)) is not None:
+        return _NOTHING, [excess]
     slips = list(scan.slips(source.text))
     text, odd = scan.read_through(scan.mended(source.text, slips))
     recovery = Recovery(source, text, keywords(), _expected, _token)
     try:
         parsed = _lark().parse(text, on_error=recovery.on_error)
     except UnexpectedInput:
-        return None, recovery.found + _read_as(source, slips, odd, recovery)
-    builder = _TreeBuilder(source, frozenset(recovery.lost), tuple(sorted(recovery.holes)))
-    model = builder.transform(parsed)
-    if model is None and not recovery.found:
-        recovery.found.append(errors.NoModel(span=Span(source, 0, 0)))
-    return model, recovery.found + _read_as(source, slips, odd, recovery)
+        return _NOTHING, recovery.found + _read_as(source, slips, {**odd, **recovery.odd}, recovery)
+    file = TreeBuilder(source, frozenset(recovery.lost), tuple(sorted(recovery.holes))).build(parsed)
+    return file, recovery.found + _read_as(source, slips, {**odd, **recovery.odd}, recovery)
+
+
+def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
+    """The last model of a file, as it stands. None if there is none, which is an error if there is nothing else."""
+    file, found = parse_file(source)
+    if not file.models and not file.composed and not found:
+        found.append(errors.NoModel(span=Span(source, 0, 0)))
+    return file.models[-1] if file.models else None, found
 
 
 def lexemes(text: str) -> list[Lexeme]:
@@ -133,8 +172,10 @@ def lexemes(text: str) -> list[Lexeme]:
     for token in parser.lexer_thread.lex(state):
         state.feed_token(token)
         if token.type != "_NL":
-            may_end_line = "_NL" in parser.choices()
-            found.append(Lexeme(token.type, str(token), token.start_pos, token.end_pos, after_line_end, may_end_line))
+            follows = parser.choices()
+            ends, number = "_NL" in follows, "INT" in follows or "IDENT" in follows
+            at = (token.start_pos, token.end_pos)
+            found.append(Lexeme(token.type, str(token), *at, after_line_end, ends, number))
         after_line_end = token.type == "_NL"
     return found
 
@@ -194,141 +235,3 @@ def _slip(source: Source, slip: scan.Slip) -> Diagnostic:
 def _token(terminal: str, text: str, start: int, end: int) -> Token:
     """A token that is not in the text. Lines and columns are not used: spans have offsets."""
     return Token(terminal, text, start, 1, 1, 1, 1, end)
-
-
-def _number(token: Token) -> int | float:
-    text = str(token).replace("_", "")
-    return float(text) if token.type == "FLOAT" else int(text)
-
-
-@v_args(meta=True)
-class _TreeBuilder(Transformer[Token, Any]):
-    """lark's tree -> archspec.syntax.tree; builds nodes and nothing more."""
-
-    def __init__(self, source: Source, lost: frozenset[str], holes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.source = source
-        self.lost = lost
-        self.holes = holes
-
-    def _at(self, meta: Meta) -> Span:
-        return Span(self.source, meta.start_pos, meta.end_pos)
-
-    def _atom(self, token: Token) -> tree.Atom:
-        span = Span(self.source, token.start_pos or 0, token.end_pos or 0)
-        return tree.Atom(_number(token) if token.type in ("INT", "FLOAT", "TOTAL") else str(token), span)
-
-    def _place(self, token: Token) -> Any:
-        return str(token) if token.type in ("LAST", "BELOW") else _number(token)
-
-    def start(self, meta: Meta, children: list[Any]) -> tree.Model | None:
-        return children[0] if children else None
-
-    def model(self, meta: Meta, children: list[Any]) -> tree.Model:
-        return tree.Model(self._atom(children[0]), tuple(children[1:]), self._at(meta), self.lost, self.holes)
-
-    def header(self, meta: Meta, children: list[Any]) -> tree.Header:
-        return tree.Header(tuple(children), self._at(meta))
-
-    def layers(self, meta: Meta, children: list[Any]) -> tree.Layers:
-        items, mixer, *clauses = children
-        span = self._at(meta)
-        return tree.Layers(items, mixer, tuple(clauses), span, Span(self.source, span.start, items[-1].span.end))
-
-    def cache(self, meta: Meta, children: list[Any]) -> tree.Cache:
-        (name, layer, head), *clauses = children
-        return tree.Cache(layer, name, tuple(clauses), self._at(meta), head)
-
-    def cache_head(self, meta: Meta, children: list[Token]) -> tuple[str | None, Any, Span]:
-        name = str(children[0]) if len(children) == 2 else None
-        return name, self._place(children[-1]), self._at(meta)
-
-    def cache_ref(self, meta: Meta, children: list[Token]) -> tree.Reference:
-        token = children[-1]
-        level = self._atom(children[0]) if len(children) == 2 else None
-        if token.type == "NAME":
-            return tree.Reference(None, str(token), self._at(meta), level)
-        return tree.Reference(self._place(token), None, self._at(meta), level)
-
-    def iterate(self, meta: Meta, children: list[Token]) -> tree.Iterate:
-        layers, forward, backward = children
-        span = Span(self.source, layers.start_pos or 0, layers.end_pos or 0)
-        first, last = _range_ends(str(layers)) if layers.type == "RANGE" else _range_ends(f"{layers}-{layers}")
-        item = tree.Item("range", first, last, 1, span)
-        return tree.Iterate(item, self._atom(forward), self._atom(backward), self._at(meta))
-
-    def prefill_exit(self, meta: Meta, children: list[Any]) -> tree.PrefillExit:
-        return tree.PrefillExit(children[0], self._at(meta))
-
-    def blocks_head(self, meta: Meta, children: list[Token]) -> tuple[str, tree.Atom, Span]:
-        return "blocks", self._atom(children[1]), self._at(meta)
-
-    def tokens_head(self, meta: Meta, children: list[Token]) -> tuple[str, None, Span]:
-        return "tokens", None, self._at(meta)
-
-    def level(self, meta: Meta, children: list[Any]) -> tree.Level:
-        (kind, length, head), *statements = children
-        return tree.Level(kind, length, tuple(statements), self._at(meta), head)
-
-    def emit(self, meta: Meta, children: list[Token]) -> tree.Emit:
-        return tree.Emit(self._atom(children[0]), self._at(meta))
-
-    def door(self, meta: Meta, children: list[Token]) -> tuple[tree.Atom, tree.Atom, Span]:
-        return self._atom(children[0]), self._atom(children[1]), self._at(meta)
-
-    def take(self, meta: Meta, children: list[Any]) -> tree.Take:
-        kind, *length, (level, name, span) = children
-        return tree.Take(
-            "prefix" if kind.type == "PREFIX" else "summation",
-            self._atom(length[0]) if length else None,
-            level,
-            name,
-            self._at(meta),
-            span,
-        )
-
-    def mixer(self, meta: Meta, children: list[Any]) -> tree.Mixer:
-        source = children[1] if len(children) == 2 else None
-        return tree.Mixer(self._atom(children[0]), source, self._at(meta))
-
-    def layer_list(self, meta: Meta, children: list[Any]) -> tuple[tree.Item, ...]:
-        return tuple(child if isinstance(child, tree.Item) else self._item(child) for child in children)
-
-    def layer_range(self, meta: Meta, children: list[Token]) -> tree.Item:
-        first, last = _range_ends(str(children[0]))
-        step = int(_number(children[1])) if len(children) == 2 else 1
-        return tree.Item("range", first, last, step, self._at(meta))
-
-    def _item(self, token: Token) -> tree.Item:
-        span = Span(self.source, token.start_pos or 0, token.end_pos or 0)
-        if token.type == "REST":
-            return tree.Item("rest", None, None, 1, span)
-        if token.type == "OPEN_RANGE":
-            first, last = _range_ends(str(token))
-            return tree.Item("range", first, last, 1, span)
-        place = self._place(token)
-        return tree.Item("range", place, place, 1, span)
-
-    def sqrt_width(self, meta: Meta, children: list[Any]) -> tree.Atom:
-        return tree.Atom("sqrt(width)", self._at(meta))
-
-    def lacking(self, meta: Meta, children: list[Token]) -> tree.Atom:
-        return tree.Atom(f"no {children[0]}", self._at(meta))
-
-    def rsqrt(self, meta: Meta, children: list[Token]) -> tree.Atom:
-        return tree.Atom(f"rsqrt({children[0]})", self._at(meta))
-
-    def __default__(self, data: str, children: list[Any], meta: Meta) -> tree.Clause:
-        parts = tuple(child for child in children if isinstance(child, tree.Clause))
-        values = (child for child in children if not isinstance(child, tree.Clause))
-        args = tuple(child if isinstance(child, tree.Atom) else self._atom(child) for child in values)
-        return tree.Clause(str(data), args, self._at(meta), parts)
-
-
-def _range_ends(text: str) -> tuple[Any, Any]:
-    """`13-24`, `13..last`, `13-`, `-24` -> ends; an absent end is None."""
-    for dash in ("..", "–", "—", "-"):
-        if dash in text:
-            first, _, last = (part.strip() for part in text.partition(dash))
-            return (int(first) if first else None), (last if last == "last" else int(last) if last else None)
-    raise AssertionError(text)

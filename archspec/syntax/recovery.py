@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from archspec.diagnostics import Diagnostic
+from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Source, Span
 from archspec.syntax import errors, missing, scan
 from archspec.syntax.repairs import repair
@@ -20,11 +20,19 @@ from archspec.syntax.words import NOT_YET
 MAX_SYNTAX_ERRORS = 100
 _HEAD = ("_MODEL", "MODEL_NAME", "_LBRACE")
 _OTHER_KINDS = {
+    "_USE": "use",
+    "_LET": "let",
+    "_DEFINE": "define",
     "_PREFILL": "exit",
     "_ITERATE": "iterate",
     **dict.fromkeys(("_EMIT", "BLOCKS", "TOKENS", "PREFIX", "SUMMATION"), "level"),
     **dict.fromkeys(("door", "blocks_head", "tokens_head"), "level"),
 }
+_OPENERS = ("_LBRACE", "_DEFINE", "_LET", "_USE")
+"""Tokens behind which one is not in `model NAME {` any more, nor between the definitions of a file."""
+_SIGNS = ("PLUS", "TIMES", "SLASH")
+_LEXED_WITHOUT_CONTEXT = {"TOTAL": "INT", "IDENT": "NAME", "CAPITALS": "NAME"}
+"""What an unexpected token may be of more than one kind is called."""
 _HEAD_FILL = {"_MODEL": "model", "MODEL_NAME": "_", "_LBRACE": "{"}
 _HEAD_SHOWN = {"_MODEL": "`model`", "MODEL_NAME": "a name", "_LBRACE": "`{`"}
 
@@ -51,6 +59,8 @@ class Recovery:
         self.holes: list[int] = []
         """Where clauses were dropped."""
         self.dropped: list[tuple[int, int]] = []
+        self.odd: dict[str, list[int]] = {}
+        """Signs of arithmetic that were read as something else, as in `layers = 4` and `heads 4 * 16`."""
         self.quiet_until = 0
 
     def on_error(self, error: Any) -> bool:
@@ -59,7 +69,7 @@ class Recovery:
             return False
         token = getattr(error, "token", None)
         if token is None:
-            return self._stray_character(error)
+            return self._stray_character(error, error.pos_in_stream)
         return self._unexpected_token(error, token)
 
     def was_dropped(self, place: int) -> bool:
@@ -67,13 +77,12 @@ class Recovery:
         idx = bisect_right(self.dropped, (place, len(self.text) + 1)) - 1
         return idx >= 0 and place < self.dropped[idx][1]
 
-    def _stray_character(self, error: Any) -> bool:
-        position = error.pos_in_stream
+    def _stray_character(self, error: Any, position: int) -> bool:
         span = Span(self.source, position, position + 1)
         self._report(errors.StrayCharacter(span=span, character=self.source.text[position]))
         parser = error.interactive_parser
-        if parser.parser_state.position in self._after_model_states(parser):
-            self._skip_to(parser, len(self.text))
+        if self._is_closed(parser):
+            self._skip_to(parser, self._line_end(position))
         elif self._head_terminals(parser):
             self._skip_head(parser, position)
         else:
@@ -85,7 +94,14 @@ class Recovery:
         accepted = frozenset(error.accepts or ())
         if token.type == "$END":
             return self._end_of_file(parser, accepted)
-        if "$END" in accepted and "_MODEL" not in accepted:
+        is_odd = token.type == "_EQUALS" and accepted != {"IDENT"}
+        if is_odd or (token.type == "TIMES" and "_X" in accepted):
+            self.odd.setdefault(str(token), []).append(token.start_pos)
+            self._feed(parser, (("_X", "x"),) if token.type == "TIMES" else (), token)
+            return True
+        if token.type in _SIGNS and not accepted & {"IDENT", "PLUS"}:
+            return self._stray_character(error, token.start_pos)
+        if self._is_closed(parser):
             return self._after_model(parser, token)
         if self._head_terminals(parser):
             return self._head(parser, token, accepted)
@@ -93,9 +109,15 @@ class Recovery:
         return True
 
     def _situation(self, parser: Any, token: Any, accepted: frozenset[str]) -> Situation:
+        values = parser.parser_state.value_stack
+        if accepted == {"NAME"} and getattr(values[-1], "data", None) == "layer_list":
+            accepted |= {"_COMMA"}  # the list was closed because `no layers 3-4` might end here
+        terminal = _LEXED_WITHOUT_CONTEXT.get(token.type, token.type)
+        if terminal == "NAME" and "NAME" not in accepted:
+            terminal = self.keywords.get(str(token), terminal)  # behind a number, words are all read alike
         return Situation(
             source=self.source,
-            terminal="INT" if token.type == "TOTAL" else token.type,  # lexed without context; the same digits
+            terminal=terminal,
             text=str(token),
             span=self._span(token),
             accepted=accepted,
@@ -136,7 +158,7 @@ class Recovery:
     def _feed(self, parser: Any, feed: tuple[Feed, ...], token: Any) -> None:
         """Feed tokens in place of one: its own kind stands where it stood, the others take no room beside it."""
         kinds = [terminal for terminal, _ in feed]
-        kind = "INT" if token.type == "TOTAL" else token.type
+        kind = _LEXED_WITHOUT_CONTEXT.get(token.type, token.type)
         itself = kinds.index(kind) if kind in kinds else len(kinds) - 1
         for idx, (terminal, text) in enumerate(feed):
             start = token.start_pos if idx <= itself else token.end_pos
@@ -154,21 +176,21 @@ class Recovery:
             state.value_stack.pop()
 
     def _drop(self, parser: Any, token: Any, position: int) -> None:
-        """Drop the broken clause if its statement can stand without it, else the statement."""
+        """Drop the broken clause if its statement can stand without it, else the statement or definition."""
         state = parser.parser_state
         dropped: Any = None
         while True:
-            table = state.parse_conf.states[state.state_stack[-1]]
-            if "_RBRACE" in table and ("_LAYERS" in table or "_NL" in table):
+            accepted = parser.accepts()
+            if "_MODEL" in accepted or ("_RBRACE" in accepted and ("_LAYERS" in accepted or "_NL" in accepted)):
                 break
             state.state_stack.pop()
             dropped = state.value_stack.pop()
         terminal = None if token is None else token.type
         if terminal == "_LBRACE":
             position = scan.block_end(self.text, token.start_pos)
-        if "_LAYERS" in table:
+        if "_LAYERS" in accepted or "_MODEL" in accepted:
             self.lost.add(_kind(dropped))
-            if terminal == "_RBRACE":
+            if terminal == "_RBRACE" and "_RBRACE" in accepted:
                 parser.feed_token(token)
             elif terminal != "_NL":
                 self._skip_to(parser, scan.statement_end(self.text, position))
@@ -179,7 +201,7 @@ class Recovery:
             return
         end = position if terminal != "_COMMA" else position - 1
         end = scan.clause_end(self.text, end)
-        if "_COMMA" not in table and self.text[end : end + 1] == ",":
+        if "_COMMA" not in accepted and self.text[end : end + 1] == ",":
             end = scan.after_blanks(self.text, end + 1)
         self._skip_to(parser, end)
 
@@ -191,32 +213,54 @@ class Recovery:
         elif position < counter.char_pos:  # the token itself is read again, a comma
             counter.char_pos = position
 
-    def _after_model_states(self, parser: Any) -> set[Any]:
-        accepted = parser.accepts()
-        return {parser.parser_state.position} if "$END" in accepted and "_MODEL" not in accepted else set()
+    @staticmethod
+    def _is_closed(parser: Any) -> bool:
+        """Whether the last token was the `}` of a model or template."""
+        values = parser.parser_state.value_stack
+        return bool(values) and getattr(values[-1], "type", None) == "_RBRACE" and "$END" in parser.accepts()
+
+    def _line_end(self, position: int) -> int:
+        end = self.text.find("\n", position)
+        return len(self.text) if end < 0 else end
 
     def _after_model(self, parser: Any, token: Any) -> bool:
-        """One message for whatever stands behind the model."""
-        closing = [value for value in parser.parser_state.value_stack if getattr(value, "type", None) == "_RBRACE"]
-        first = self._span(closing[-1])
-        if token.type == "_MODEL":
-            self._report(errors.SecondModel(span=self._span(token), first=first))
+        """What stands behind a closing brace; between definitions, up to the next one."""
+        if token.type in ("_MODEL", "_LET", "_DEFINE"):
+            hint = "start it on a line of its own"
+            edit = Edit(Span(self.source, token.start_pos, token.start_pos), "\n")
+            expected = ("the end of the line",)
+            self._report(
+                errors.UnexpectedText(
+                    span=self._span(token), written=f"`{token}`", expected=expected, hint=hint, edit=edit
+                )
+            )
+            self._feed(parser, (("_NL", "\n"), (token.type, str(token))), token)
+            return True
+        closing = scan.last_closing(self.text, token.start_pos)
+        self.lost.add("any")
+        self._report(errors.AfterModel(span=self._span(token), closing=Span(self.source, closing, closing + 1)))
+        following = scan.next_definition(self.text, token.end_pos)
+        if not self._is_closed(parser):
+            self._skip_to(parser, len(self.text) if following is None else following)
+        elif following is None:
+            self._skip_to(parser, len(self.text))
         else:
-            self.lost.add("any")
-            self._report(errors.AfterModel(span=self._span(token), closing=first))
-        self._skip_to(parser, len(self.text))
+            self._skip_to(parser, following)
+            parser.feed_token(self.make_token("_NL", "\n", following, following))
         return True
 
     @staticmethod
     def _head_terminals(parser: Any) -> set[str]:
-        """What may follow in `model NAME {`; nothing once the model is opened."""
-        if any(getattr(value, "type", None) == "_LBRACE" for value in parser.parser_state.value_stack):
+        """What may follow in `model NAME {` or between definitions; nothing once one of them is opened."""
+        if any(getattr(value, "type", None) in _OPENERS for value in parser.parser_state.value_stack):
             return set()
         return set(parser.accepts()) & set(_HEAD)
 
     def _head(self, parser: Any, token: Any, accepted: frozenset[str]) -> bool:
         """Something is wrong in `model NAME {`, or before it."""
         at = self._situation(parser, token, accepted)
+        if "_MODEL" in accepted and self._is_behind_a_model(at):
+            return self._after_model(parser, token)
         if "_MODEL" in accepted and token.type == "_LBRACE":
             self._report(errors.NoModel(span=at.span, like_json=True))
             self._skip_to(parser, len(self.text))
@@ -242,16 +286,22 @@ class Recovery:
             self._head_word(parser, at, token)
         return True
 
+    def _is_behind_a_model(self, at: Situation) -> bool:
+        """Whether a model has been read, and what stands here is not the misspelt start of another definition."""
+        first, start = scan.next_model(self.text, 0), at.span.start
+        behind = first is not None and first < start and scan.last_closing(self.text, start) < start
+        return behind and at.terminal != "_USE" and repair(at).feed is None
+
     def _report_missing(self, token: Any, absent: tuple[str, ...], follows: bool = False) -> None:
         end = len(self.text[: token.start_pos].rstrip())
         shown = tuple(_HEAD_SHOWN[terminal] for terminal in absent)
         self._report(missing.MissingOpening(span=Span(self.source, end, end), missing=shown, follows=follows))
 
     def _head_word(self, parser: Any, at: Situation, token: Any) -> None:
-        """A word in the wrong place: `modle m {`, `model b extends a {`, `let W = 8`, settings without a model."""
+        """A word in the wrong place: `modle m {`, `model b extend a {`, settings without a model."""
         action = repair(at)
         before = "_MODEL" in at.accepted
-        if before and action.feed is None and at.text.lower() not in NOT_YET:
+        if before and action.feed is None and at.terminal != "_USE" and at.text.lower() not in NOT_YET:
             if scan.next_model(self.text, token.start_pos) is None:
                 action = Repair(errors.NoModel(span=at.span))
         if action.feed is not None:
@@ -259,19 +309,20 @@ class Recovery:
             return
         assert action.diagnostic is not None
         self._report(action.diagnostic)
+        if at.terminal == "_USE":
+            self.lost.add("use")
         self._skip_head(parser, token.end_pos)
 
     def _skip_head(self, parser: Any, position: int) -> None:
-        """Go on at the `{` of this line, or at the next `model`."""
+        """Go on at the `{` of this line, or at the next definition."""
         absent = self._head_terminals(parser)
         if "_MODEL" in absent:
-            following = scan.next_model(self.text, position)
+            following = scan.next_definition(self.text, position)
             self._skip_to(parser, len(self.text) if following is None else following)
             return
         if "MODEL_NAME" in absent:
             self._supply(parser, "MODEL_NAME", position)
-        line_end = self.text.find("\n", position)
-        line_end = len(self.text) if line_end < 0 else line_end
+        line_end = self._line_end(position)
         brace = self.text.find("{", position, line_end)
         if brace < 0:
             self._supply(parser, "_LBRACE", position)
@@ -286,9 +337,18 @@ class Recovery:
             shown = tuple(_HEAD_SHOWN[terminal] for terminal in _HEAD if terminal in accepted or terminal == "_LBRACE")
             self._report(missing.MissingOpening(span=span, missing=shown))
             return False
+        if not any(getattr(value, "type", None) == "_LBRACE" for value in parser.parser_state.value_stack):
+            written = "the end of the file"
+            self._report(errors.UnexpectedText(span=span, written=written, expected=self.display(accepted)))
+            self._drop(parser, None, len(self.text))
+            return "$END" in parser.accepts()
         opened = scan.unclosed(self.text) or [0]
         opening = Span(self.source, opened[-1], opened[-1] + 1)
-        self._report(errors.UnclosedBrace(span=span, opening=opening, depth=len(opened)))
+        line = self.text[self.text.rfind("\n", 0, opening.start) + 1 : opening.start]
+        what = (
+            "this template" if line.lstrip().startswith("define") else "the model" if len(opened) == 1 else "this level"
+        )
+        self._report(errors.UnclosedBrace(span=span, opening=opening, depth=len(opened), what=what))
         if "_RBRACE" not in accepted:
             self._drop(parser, None, len(self.text))
         while "$END" not in parser.accepts():

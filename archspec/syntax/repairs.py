@@ -9,9 +9,10 @@ from collections.abc import Callable
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Span
 from archspec.syntax import errors, habits, missing
+from archspec.syntax.names import ReservedName
 from archspec.syntax.scan import after_blanks, word_before
 from archspec.syntax.situation import Feed, Repair, Situation
-from archspec.syntax.words import NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, meant
+from archspec.syntax.words import NO_NAMES, NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, meant
 
 _ITEMS = frozenset({"RANGE", "INT", "LAST", "REST", "OPEN_RANGE"})
 _HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED", "_FINAL", "_POSITIONS", "_HEAD_BIAS", "_LOGIT"})
@@ -42,6 +43,31 @@ def _not_yet(at: Situation) -> Repair | None:
     if word in STATEMENTS_TO_COME and not at.accepted & {"_LAYERS", "_MODEL", "_LBRACE"}:
         return None
     return Repair(errors.NotYet(span=at.span, word=at.text))
+
+
+def _late_use(at: Situation) -> Repair | None:
+    if at.terminal != "_USE":
+        return None
+    hint = "`use` stands at the top of a file, before everything else"
+    return Repair(errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint))
+
+
+def _name_of_a_number(at: Situation) -> Repair | None:
+    """`let window = 8`, `let local-window = 8`."""
+    if at.accepted != {"IDENT"} or not at.is_word:
+        return None
+    if at.text in at.keywords or at.text in NO_NAMES:
+        return Repair(ReservedName(span=at.span, word=at.text, what="number"))
+    hint = f"names of numbers have no `-`: `{at.text.replace('-', '_')}`"
+    return Repair(errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint))
+
+
+def _file_without_quotes(at: Situation) -> Repair | None:
+    if at.accepted != {"STRING"}:
+        return None
+    hint = 'the file stands in quotes: `use "common.arch"`'
+    written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
+    return Repair(errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=hint))
 
 
 def _cross_attend_in_two_words(at: Situation) -> Repair | None:
@@ -158,7 +184,7 @@ def _keyword_as_mixer(at: Situation) -> Repair | None:
     if total and terminal in _HEADER_ONLY and at.fits(("_COMMA", "_HEADS")):
         feed = (("_LAYERS", "layers"), ("TOTAL", total[1]), ("_COMMA", ","), (terminal, word), (at.terminal, at.text))
         return Repair(missing.MissingComma(span=span), feed, pop_to="_LAYERS")
-    if terminal in ("_HEADS", "_KV", "_WINDOW", "_ROPE", "_NORM", "_FFN", "_BIAS", "_NO", "_QK_NORM"):
+    if terminal in ("_HEADS", "_KV", "_WINDOW", "_ROPE", "_NORM", "_FFN", "_BIAS", "_NO", "_QK_NORM", "_LIKE"):
         return _no_mixer(at, start, (("_COMMA", ","), (terminal, word), (at.terminal, at.text)))
     return None
 
@@ -235,6 +261,9 @@ _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _missing_colon,
     _missing_brace,
     _keyword_as_mixer,
+    _name_of_a_number,
+    _late_use,
+    _file_without_quotes,
     _not_yet,
     _layer_list,
     _colon,
@@ -248,6 +277,9 @@ def _unexpected(at: Situation) -> Diagnostic:
         if at.fits(("_COMMA", "_HEADS")) or "_HEADS" in at.accepted:
             hint = f"`{at.text}` is a setting of the whole model: write it in the header, on a line of its own"
             return errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint)
+    if at.terminal in ("_DEFINE", "_USE") and "_RBRACE" in at.accepted:
+        hint = f"`{at.text}` stands outside of models"
+        return errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=at.shown, hint=hint)
     if at.is_word:
         about = _hint_about_a_word(at) or _hint_about_levels(at)
         words = at.known_words()
@@ -301,6 +333,9 @@ def _hint(at: Situation) -> str | None:
         return "write `no window` for a layer that sees everything"
     if at.text == "." and at.source.text[at.span.start - 1 : at.span.start].isdecimal():
         return "this is counted in whole numbers"
+    before = word_before(at.source.text, at.span.start)
+    if at.text[:1] in ("-", "–", "—") and before.isidentifier() and before not in at.keywords:
+        return f"a difference stands in parentheses, as in `({before} - 1)`"
     if at.terminal == "OPEN_RANGE" and "LAST" in at.accepted:
         return "layers are counted from 1; `last` is the last one"
     if at.accepted == {"_TOP"}:

@@ -11,12 +11,14 @@ from typing import Literal
 
 from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH
 
-_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
+_BLANK = re.compile(r"\s*(?:#[^\n]*\s*)*")
 _CLAUSE = re.compile(r"[,\n#}{()]")
-_STATEMENT = re.compile(r"(,)(?:[ \t\r]|#[^\n]*)*\n|#[^\n]*|[\n}{]")
+_STATEMENT = re.compile(r"(,)[ \t\r]*(?:#[^\n]*)?\n|#[^\n]*|[\n}{]")
 _BRACES = re.compile(r"#[^\n]*|[{}]")
 _NEXT_MODEL = re.compile(r"^[ \t]*(?=[Mm]odel(?![\w-]))", re.MULTILINE)
-_ODD = re.compile(r"#[^\n]*|//[^\n]*|[=*;\[\]\"']|\\(?=[ \t]*\r?\n)|\r(?!\n)|[^\x00-\x7f–—×]")
+_NEXT_DEFINITION = re.compile(r"^[ \t]*(?=(?:[Mm]odel|let|define)(?![\w-]))", re.MULTILINE)
+_USE = r"(?<![\w-])use[ \t]*\"[^\"\n]*\""
+_ODD = re.compile(rf"#[^\n]*|//[^\n]*|{_USE}|[;\[\]\"']|\\(?=[ \t]*\r?\n)|\r(?!\n)|[^\x00-\x7f–—×]")
 _CACHE_SLIP = r"(?<![\w-])cache[ \t]*[(\[][ \t]*(?P<layer>\d{1,18}|last|below)[ \t]*[)\]]"
 _RANGE_SLIP = (
     r"(?<![\w.])(?P<first>\d{1,18})[ \t]*(?P<word>:|~|\.{3,}|…|&|\b(?:through|thru|until|and)\b)[ \t]*"
@@ -127,6 +129,18 @@ def next_model(text: str, position: int) -> int | None:
     return found.end() if found else None
 
 
+def next_definition(text: str, position: int) -> int | None:
+    """The next line that starts with `model`, `let` or `define`."""
+    found = _NEXT_DEFINITION.search(text, position)
+    return found.end() if found else None
+
+
+def last_closing(text: str, position: int) -> int:
+    """The last closing brace before a place; the place itself if there is none."""
+    places = [found.start() for found in _BRACES.finditer(text, 0, position) if found[0] == "}"]
+    return places[-1] if places else position
+
+
 def word_before(text: str, position: int) -> str:
     """The word that stands before a place, on the same line."""
     found = re.search(r"([\w-]+)[ \t]*$", text[max(0, position - 120) : position])
@@ -137,8 +151,8 @@ def read_through(text: str) -> tuple[str, dict[str, list[int]]]:
     """The text with look-alikes as what they look like, and where they are, comments aside.
 
     One character becomes one character, so that places stay: dashes, blanks and full-width forms that editors and PDFs
-    bring along; `=`, brackets and quotes as blanks, `*` as `x`, `;` as the end of a line, `//` as the start of a
-    comment.
+    bring along; brackets and quotes as blanks, `;` as the end of a line, `//` as the start of a comment. The file that
+    is named in `use "..."` stays as it is.
     """
     if text.startswith("\ufeff"):
         text = " " + text[1:]
@@ -155,17 +169,17 @@ def read_through(text: str) -> tuple[str, dict[str, list[int]]]:
 
 
 def _plain(character: str) -> str | None:
-    """What a character stands for; None for comments, and for characters that look like nothing else."""
-    if character.startswith("#"):
+    """What a character stands for; None for comments and `use "..."`, and for what looks like nothing else."""
+    if character.startswith("//"):
+        return f"#{character[1:]}"
+    if len(character) > 1 or character == "#":
         return None
     if character in LIKE_A_DASH:
         return "-"
-    if character in LIKE_A_BLANK or character in "=[]\"'\\":
+    if character in LIKE_A_BLANK or character in "[]\"'\\":
         return " "
-    if character in "*;\r":
-        return "x" if character == "*" else "\n"
-    if character.startswith("//"):
-        return f"#{character[1:]}"
+    if character in ";\r":
+        return "\n"
     folded = unicodedata.normalize("NFKC", character)
     return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
 

@@ -1,4 +1,8 @@
-"""The located syntax tree: what was written and where, before any word is looked up."""
+"""The located syntax tree: what was written and where, before any word is looked up.
+
+Where a name or an expression stands for a number, a node holds a stand-in, and `computed` says of which field. What
+`archspec.compose` yields is plain: no `computed`, no `lets`, no `removals`, no `like` and no template as a mixer.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,14 +11,45 @@ from archspec.source import Span
 
 
 @dataclass(frozen=True)
+class Number:
+    """A number in an expression."""
+
+    value: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of a `let` in an expression."""
+
+    word: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """`W * 2 / 3`, `S + 1 - T`: operands from left to right, with one operator less between them."""
+
+    operands: "tuple[Expression, ...]"
+    operators: tuple[str, ...]
+    span: Span
+
+
+Expression = Number | Name | Arithmetic
+Computed = tuple[tuple[str, Expression], ...]
+"""Fields of a node whose number is still to be computed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Atom:
     """A word or number."""
 
     value: str | int | float
     span: Span
+    computed: Computed = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clause:
     """`heads 24 x 128` is Clause("heads", (24, 128)); `no window` is Clause("negation", ("window",))."""
 
@@ -34,6 +69,7 @@ class Item:
     last: int | Literal["last"] | None
     step: int
     span: Span
+    computed: Computed = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +81,7 @@ class Reference:
     span: Span
     level: Atom | None = None
     """`blocks` or `tokens` before it: `blocks.cache@3`."""
+    computed: Computed = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +97,10 @@ class Mixer:
 class Header:
     settings: tuple[Clause, ...]
     span: Span
+    damaged: bool = False
+    """Whether a setting was dropped from it because it could not be read."""
+    unknown: frozenset[str] = frozenset()
+    """Settings that it makes, but whose values could not be computed; they are not in it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +111,8 @@ class Layers:
     span: Span
     list_span: Span
     """`layers 13-24`: what a label about these layers points at."""
+    damaged: bool = False
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -79,6 +122,9 @@ class Cache:
     clauses: tuple[Clause, ...]
     span: Span
     head_span: Span
+    computed: Computed = ()
+    damaged: bool = False
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -104,6 +150,8 @@ class Level:
     statements: "tuple[Statement, ...]"
     span: Span
     head_span: Span
+    lets: "tuple[Let, ...]" = ()
+    removals: "tuple[Removal, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -130,11 +178,64 @@ Statement = Header | Layers | Cache | Iterate | PrefillExit | Level | Emit | Tak
 
 
 @dataclass(frozen=True)
+class Let:
+    """`let W = 1024`."""
+
+    name: Atom
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`no layers 3-4`, `no cache@13`, `no iterate`, `no prefill exit`: takes a statement of the base away."""
+
+    kind: Literal["layers", "cache", "iterate", "exit"]
+    items: tuple[Item, ...]
+    cache: Reference | None
+    span: Span
+
+
+@dataclass(frozen=True)
 class Model:
     name: Atom
     statements: tuple[Statement, ...]
     span: Span
     lost: frozenset[str] = frozenset()
     """Kinds of statements (`header`, `layers`, `cache`, `exit`, `any`) of which one could not be read at all."""
-    holes: tuple[int, ...] = ()
-    """Where clauses were dropped: the statement around such a place is incomplete. Ascending."""
+    base: Atom | None = None
+    """The model that it extends."""
+    lets: tuple[Let, ...] = ()
+    removals: tuple[Removal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Define:
+    """`define local { attend, heads 8 x 128, window W }`."""
+
+    name: Atom
+    mixer: Mixer | None
+    clauses: tuple[Clause, ...]
+    span: Span
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Use:
+    """`use "common.arch"`; `path` is the text between the quotes."""
+
+    path: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class File:
+    """One file, in its order. The last of its models is what it describes."""
+
+    uses: tuple[Use, ...] = ()
+    lets: tuple[Let, ...] = ()
+    defines: tuple[Define, ...] = ()
+    models: tuple[Model, ...] = ()
+    lost: frozenset[str] = frozenset()
+    composed: bool = False
+    """Whether anything in it has to be composed; if not, its model is plain as it stands."""

@@ -93,6 +93,14 @@ OTHER_NAMES: dict[str, str] = {
     "wpe": "positions",
     "neox": "half",
     "gptj": "interleaved",
+    # composition
+    "import": "use",
+    "include": "use",
+    "template": "define",
+    "def": "define",
+    "const": "let",
+    "param": "let",
+    "inherits": "extends",
     # mixers
     "attn": "attend",
     "attention": "attend",
@@ -176,11 +184,24 @@ FIELDS = {
 """Fields of config files that no setting is named after, and what stands for them."""
 YES = frozenset({"true", "yes", "on", "enabled"})
 
+NO_NAMES = MIXER_WORDS | NONE | WHICH_LAYERS.keys()
+"""Words that the grammar does not know, and that cannot be the name of a number either."""
+
+NEGATED_KEYS = {
+    "qk-norm": "qk_norm",
+    "softcap": "attention_softcap",
+    "final-norm": "final_norm",
+    "layer-scalar": "layer_scalar",
+    "v-norm": "v_norm",
+    "values-from-keys": "values_from_keys",
+    "sink-logits": "sink_logits",
+    "output-gate": "output_gate",
+}
+"""Settings whose key is not the word behind `no`."""
+OTHER_KEYS = {"total": "layers", "moe": "ffn"}
+"""Clauses that make a setting of another name."""
+
 NOT_YET: dict[str, str] = {
-    "let": "write the number where it is used",
-    "define": "settings that layers share go into the header",
-    "use": "a spec is one file",
-    "extends": "copy the spec and change it",
     "keep": "a cache keeps what its `window` says",
     "alibi": "positions come from `rope`",
     "dropout": "a spec describes the model, not its training",
@@ -204,7 +225,7 @@ NOT_YET: dict[str, str] = {
 }
 """Words of the language to come, or of architectures that it cannot express; and what holds without them."""
 
-STATEMENTS_TO_COME = frozenset({"let", "define", "use", "extends", "keep"})
+STATEMENTS_TO_COME = frozenset({"keep"})
 """Those that mean something only where a statement or a model starts."""
 
 LIKE_A_DASH = frozenset("\u2010\u2011\u2012\u2015\u2212\ufe63\uff0d\u00ad")

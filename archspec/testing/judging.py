@@ -18,6 +18,6 @@ def judged(text: str) -> Analysis:
         for part in [item, *item["labels"], *edits]:
             start, end = part["span"]["start"]["offset"], part["span"]["end"]["offset"]
             assert 0 <= start <= end <= len(text), f"{item['code']} points outside the text"
-    if analysis.ok:
+    if analysis.has_spec:
         assert analysis.plan().num_parameters() > 0
     return analysis

@@ -18,6 +18,11 @@ ODD_TOKENS = (
 )
 SAMPLES: Mapping[str, Sequence[str]] = {
     "NAME": ("attend", "cross-attend", "retention", "ffn-only", "rms", "layernorm", "swiglu", "gelu", "main", "a", "W"),
+    "IDENT": ("W", "S", "n_local"),
+    "CAPITALS": ("W", "THETA"),
+    "STRING": ('"common.arch"', '"sub/a.arch"'),
+    "_DASH": ("-", "–", ".."),
+    "_TOTAL_LAYERS": ("layers",),
     "MODEL_NAME": ("m", "yoco-3b", "llama_3.1"),
     "TOTAL": ("1", "8", "26"),
     "INT": ("0", "1", "2", "3", "8", "64", "1024", "100_288", "999999999999999999"),

@@ -29,7 +29,7 @@ def program(kind: type[Diagnostic], part: str) -> str | None:
     text = textwrap.dedent(block).strip("\n")
     if not text:
         return None
-    if text.startswith(("model", "# a file")):
+    if text.startswith(("model", "# a file", "let", "define", "use")):
         return text + "\n"
     has_levels = re.search(r"^(blocks of|tokens in)", text, re.MULTILINE)
     inside = textwrap.indent(f"{DEFAULTS if has_levels else HEADER}\n{text}\n", "  ")

@@ -14,7 +14,7 @@ from pages import program, told
 import archspec.driver  # noqa: F401  (registers every code)
 from archspec.diagnostics import REGISTRY, Edit
 from archspec.driver import Analysis, analyse, analyse_text
-from archspec.render import render_text, to_json
+from archspec.render import render_text
 
 FOLDER = Path(__file__).parent / "errors"
 PROGRAMS = sorted([*FOLDER.glob("*.arch"), *FOLDER.glob("*.json")])
@@ -64,10 +64,9 @@ def test_house_style_of_messages(path, monkeypatch):
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
 def test_spans_are_inside_the_text(path, monkeypatch):
-    analysis, _ = rendered(path, monkeypatch)
-    for item in to_json(analysis.diagnostics):
-        for span in [item["span"], *(label["span"] for label in item["labels"])]:
-            assert 0 <= span["start"]["offset"] <= span["end"]["offset"] <= len(analysis.source.text)
+    for diagnostic in rendered(path, monkeypatch)[0].diagnostics:
+        for span in [diagnostic.span, *(label.span for label in diagnostic.labels())]:
+            assert 0 <= span.start <= span.end <= len(span.source.text)
 
 
 def edits(path: Path) -> list[tuple[str, int]]:

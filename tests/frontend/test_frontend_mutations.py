@@ -49,7 +49,21 @@ LEVELS = """model block {
   }
 }
 """
-SPECS = {"one stack": SPEC, "iterated": ITERATED, "levels": LEVELS}
+COMPOSED = """let W = 4 * (S + 1)  # numbers
+let S = 3
+define local { attend, heads 4 x 16
+  kv heads (W / 8) }
+define tiny { local, like small, window W }
+define small { rope 500_000, no bias }
+model m {
+  let LAST = 2 * S
+  layers LAST, width (16 * 4), vocab 100, ffn swiglu(W * 8), heads 4 x 16, rope 10000
+  layers 1-S tiny, qk-norm
+  cache@S: kv heads 2, like small
+  layers (S+1)-last cross-attend to cache@S, like small
+}
+"""
+SPECS = {"one stack": SPEC, "iterated": ITERATED, "levels": LEVELS, "composed": COMPOSED}
 each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
 
@@ -62,7 +76,7 @@ def test_the_file_itself_is_understood(spec):
 def test_every_truncation(spec):
     for length in range(len(spec) + 1):
         analysis = judged(spec[:length])
-        assert analysis.ok == (length >= len(spec) - 1)  # the last line end may be missing
+        assert analysis.has_spec == (length >= len(spec) - 1)  # the last line end may be missing
 
 
 @pytest.mark.parametrize("seed", range(8))

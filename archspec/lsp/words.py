@@ -15,6 +15,7 @@ from types import ModuleType
 
 from archspec.spec import clauses, levels, model
 from archspec.spec.elaborate import MIXERS
+from archspec.syntax import tree
 from archspec.syntax.parser import keywords
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -58,6 +59,11 @@ _WORDS = {
     "scale": (model.Settings, "attention_scale"),
     "softcap": (model.Settings, "attention_softcap"),
     "no": (model.Settings, None),
+    "let": (tree.Let, None),
+    "define": (tree.Define, None),
+    "like": (tree.Define, None),
+    "use": (tree.Use, None),
+    "extends": (tree.Model, None),
 }
 """The same for words."""
 

@@ -180,6 +180,8 @@ class Elaborator:
             case tree.Take(span=span):
                 self._outside(span, "`tokens in block { }`")
             case tree.PrefillExit(after=after, span=span):
+                if after.name == "":
+                    return
                 if after.level is not None:
                     self._other_level(after)
                     return
@@ -321,6 +323,9 @@ class Elaborator:
     def _mixer(self, mixer: tree.Mixer) -> tuple[str, tree.Reference | None]:
         """The mixer meant, and the cache it reads; what nothing can be made of counts as `attend`."""
         word = str(mixer.word.value)
+        if mixer.source is not None and mixer.source.name == "":  # filled in where the cache could not be read
+            self._guess()
+            return "cross-attend", None
         guess = word if word in MIXERS else meant(word, MIXERS)
         if guess is None and word.lower() in NOT_YET:
             self.found.append(NotYet(span=mixer.word.span, word=word))

@@ -82,7 +82,7 @@ def _cache_by_its_name(at: Situation) -> Repair | None:
     """`to main`, `cache@main`, `cache main@4` for the cache that `cache main@4: ...` declares."""
     text, after_at = at.source.text, at.text == "@"
     name = word_before(text, at.span.start) if after_at else at.text
-    if at.terminal not in ("NAME", "_AT") or not re.search(rf"\bcache[ \t]+{re.escape(name)}[ \t]*@", text):
+    if not name or at.terminal not in ("NAME", "_AT") or not re.search(rf"\bcache[ \t]+{re.escape(name)}[ \t]*@", text):
         return None
     hint = f"a cache that has a name is read by it: `cache {name}`"
     if after_at and "_NL" in at.accepted:

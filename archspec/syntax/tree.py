@@ -179,7 +179,7 @@ Statement = Header | Layers | Cache | Iterate | PrefillExit | Level | Emit | Tak
 
 @dataclass(frozen=True)
 class Let:
-    """`let W = 1024`."""
+    """`let W = 1024`: a number with a name, for use wherever a number stands; `--set W=512` gives it another value."""
 
     name: Atom
     value: Expression
@@ -198,6 +198,8 @@ class Removal:
 
 @dataclass(frozen=True)
 class Model:
+    """`model b { ... }`, `model b extends a { ... }`: a base with other statements in some places."""
+
     name: Atom
     statements: tuple[Statement, ...]
     span: Span
@@ -211,7 +213,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Define:
-    """`define local { attend, heads 8 x 128, window W }`."""
+    """`define local { attend, heads 8 x 128, window W }`: a layer under a name.
+
+    `layers 1-4 local` are such layers; `like local` takes only the settings.
+    """
 
     name: Atom
     mixer: Mixer | None
@@ -222,7 +227,7 @@ class Define:
 
 @dataclass(frozen=True)
 class Use:
-    """`use "common.arch"`; `path` is the text between the quotes."""
+    """`use "common.arch"`: the definitions of another file; `path` is the text between the quotes."""
 
     path: str
     span: Span

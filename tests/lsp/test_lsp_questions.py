@@ -145,7 +145,7 @@ def test_kinds_are_named_where_their_meaning_is_told() -> None:
 
 def test_every_name_in_the_grammar_has_its_choices() -> None:
     """Where the grammar takes any NAME behind a keyword, completion knows the words or the name is the writer's own."""
-    free = {"_CACHE", "_EMIT", "BLOCKS", "TOKENS", "_MODEL", ""}
+    free = {"_CACHE", "_EMIT", "BLOCKS", "TOKENS", "_MODEL", "_DEFINE", "_LIKE", ""}
     before = set()
     for rule in _lark().rules:
         names = [symbol.name for symbol in rule.expansion]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from archspec.formula import CacheTerm, Length
-from archspec.plan import CacheSlot, LayerPlan, Plan, Shape, Sizes, StateSlot
+from archspec.parameters import Shape
+from archspec.plan import CacheSlot, LayerPlan, Plan, Sizes, StateSlot
 from archspec.spec.levels import Lookup, TakeKind
 
 

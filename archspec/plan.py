@@ -13,13 +13,12 @@ from typing import Literal
 from archspec import formula
 from archspec.formula import CacheTerm, Length
 from archspec.notebook import Shown
+from archspec.parameters import Shape, ffn_shapes, head_norm_shapes, linear_shapes, moe_shapes, norm_shapes
 from archspec.spec.model import Decay, Ffn, Moe, Norm, Placement, Positions, Residual, Rope
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 CACHE_DTYPE_BYTES = {**DTYPE_BYTES, "float8": 1, "int8": 1}
 """Bytes an element of caches; those of one byte can be planned with, though `runtime/` has no such caches."""
-Shape = tuple[int, ...]
-GATED_FFNS = frozenset({"swiglu", "geglu", "geglu-tanh", "reglu", "swiglu-clamped"})
 NO_NORM = Norm(kind="none")
 STATE_DTYPE = "float32"
 """Recurrent states are float32 whatever the model's dtype: a bfloat16 decay of 0.9989 rounds to 1.0."""
@@ -312,16 +311,16 @@ class Plan(Sizes):
             yield "embed.weight", (self.vocab_size, self.hidden_size)
         if self.positions is not None:
             yield "positions.weight", (self.positions.num_rows, self.hidden_size)
-        yield from _norm_shapes("embed_norm", self.embed_norm, self.hidden_size)
+        yield from norm_shapes("embed_norm", self.embed_norm, self.hidden_size)
         for layer in self.layers:
             for name, shape in self._layer_shapes(layer):
                 yield f"layers.{layer.idx}.{name}", shape
         for slot in self.slots:
             if slot.projected:
                 prefix = f"caches.{slot.name}."
-                yield from _norm_shapes(f"{prefix}norm", slot.norm, self.hidden_size)
+                yield from norm_shapes(f"{prefix}norm", slot.norm, self.hidden_size)
                 yield from _kv_shapes(prefix, slot, self.hidden_size)
-        yield from _norm_shapes("norm", self.final_norm, self.hidden_size)
+        yield from norm_shapes("norm", self.final_norm, self.hidden_size)
         if self.outputs == "logits" and not self.tied_embeddings:
             yield "lm_head.weight", (self.vocab_size, self.hidden_size)
         if self.outputs == "logits" and self.head_bias:
@@ -332,37 +331,37 @@ class Plan(Sizes):
         pre = layer.norm if layer.placement != "post" else NO_NORM
         post = layer.norm if layer.placement != "pre" else NO_NORM
         if layer.mixer is not None:
-            yield from _norm_shapes("mixer_norm", pre, width)
+            yield from norm_shapes("mixer_norm", pre, width)
         match layer.mixer:
             case AttentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
                 if mixer.sink_logits:
                     yield "mixer.sink_logits", (mixer.num_heads,)
-                yield from _linear_shapes("mixer.q_proj", width, inner, mixer.qkv_bias)
-                yield from _head_norm_shapes("mixer.q_norm", mixer.q_norm, mixer.num_heads, mixer.head_dim)
+                yield from linear_shapes("mixer.q_proj", width, inner, mixer.qkv_bias)
+                yield from head_norm_shapes("mixer.q_norm", mixer.q_norm, mixer.num_heads, mixer.head_dim)
                 if mixer.owns_kv:
                     yield from _kv_shapes("mixer.kv.", self.slots[mixer.slot_idx], width)
                 if mixer.output_gate:
-                    yield from _linear_shapes("mixer.g_proj", width, inner, mixer.qkv_bias)
-                yield from _linear_shapes("mixer.o_proj", inner, width, mixer.out_bias)
+                    yield from linear_shapes("mixer.g_proj", width, inner, mixer.qkv_bias)
+                yield from linear_shapes("mixer.o_proj", inner, width, mixer.out_bias)
             case RetentionPlan() as mixer:
                 inner = mixer.num_heads * mixer.head_dim
                 for name in ("q_proj", "k_proj", "v_proj", "g_proj"):
-                    yield from _linear_shapes(f"mixer.{name}", width, inner, False)
+                    yield from linear_shapes(f"mixer.{name}", width, inner, False)
                 if mixer.decay == "gated":
-                    yield from _linear_shapes("mixer.gt_proj", width, mixer.num_heads, False)
-                yield from _linear_shapes("mixer.o_proj", inner, width, False)
+                    yield from linear_shapes("mixer.gt_proj", width, mixer.num_heads, False)
+                yield from linear_shapes("mixer.o_proj", inner, width, False)
             case None:
                 pass
         if layer.mixer is not None:
-            yield from _norm_shapes("mixer_post_norm", post, width)
+            yield from norm_shapes("mixer_post_norm", post, width)
         if layer.ffn is not None:
-            yield from _norm_shapes("ffn_norm", NO_NORM if layer.one_norm else pre, width)
+            yield from norm_shapes("ffn_norm", NO_NORM if layer.one_norm else pre, width)
             if isinstance(layer.ffn, Moe):
-                yield from _moe_shapes("ffn.", layer.ffn, width, layer.ffn_bias)
+                yield from moe_shapes("ffn.", layer.ffn, width, layer.ffn_bias)
             else:
-                yield from _ffn_shapes("ffn.", layer.ffn, width, layer.ffn_bias)
-            yield from _norm_shapes("ffn_post_norm", post, width)
+                yield from ffn_shapes("ffn.", layer.ffn, width, layer.ffn_bias)
+            yield from norm_shapes("ffn_post_norm", post, width)
 
 
 def flattened(steps: tuple[Step, ...], groups: tuple[IterationGroup, ...]) -> tuple[Step, ...]:
@@ -374,55 +373,14 @@ def num_idle_parameters(layer: LayerPlan, width: int) -> int:
     """Parameters of the experts that are not chosen for a token."""
     if not isinstance(layer.ffn, Moe):
         return 0
-    expert = sum(prod(shape) for _, shape in _ffn_shapes("", layer.ffn.expert, width, layer.ffn_bias))
+    expert = sum(prod(shape) for _, shape in ffn_shapes("", layer.ffn.expert, width, layer.ffn_bias))
     return (layer.ffn.num_experts - layer.ffn.top) * expert
-
-
-def _moe_shapes(prefix: str, moe: Moe, width: int, bias: bool) -> Iterator[tuple[str, Shape]]:
-    """Each matrix of the experts is one tensor, (experts, outputs, inputs)."""
-    yield from _linear_shapes(f"{prefix}router", width, moe.num_experts, moe.router_bias)
-    for name, shape in _ffn_shapes(f"{prefix}experts.", moe.expert, width, bias):
-        yield name, (moe.num_experts, *shape)
-    if moe.shared is not None:
-        yield from _ffn_shapes(f"{prefix}shared.", moe.shared.ffn, width, bias)
-        if moe.shared.gated:
-            yield from _linear_shapes(f"{prefix}shared_gate", width, 1, False)
-
-
-def _ffn_shapes(prefix: str, ffn: Ffn, width: int, bias: bool) -> Iterator[tuple[str, Shape]]:
-    inner = ffn.hidden_size or 0
-    if ffn.kind in GATED_FFNS:
-        yield from _linear_shapes(f"{prefix}gate_proj", width, inner, bias)
-    yield from _linear_shapes(f"{prefix}up_proj", width, inner, bias)
-    yield from _linear_shapes(f"{prefix}down_proj", inner, width, bias)
 
 
 def _kv_shapes(prefix: str, slot: CacheSlot, width: int) -> Iterator[tuple[str, Shape]]:
     inner = slot.num_kv_heads * slot.head_dim
-    yield from _linear_shapes(f"{prefix}k_proj", width, inner, slot.bias)
+    yield from linear_shapes(f"{prefix}k_proj", width, inner, slot.bias)
     if not slot.values_from_keys:
-        yield from _linear_shapes(f"{prefix}v_proj", width, inner, slot.bias)
-    yield from _head_norm_shapes(f"{prefix}k_norm", slot.k_norm, slot.num_kv_heads, slot.head_dim)
-    yield from _head_norm_shapes(f"{prefix}v_norm", slot.v_norm, slot.num_kv_heads, slot.head_dim)
-
-
-def _linear_shapes(name: str, inputs: int, outputs: int, bias: bool) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (outputs, inputs)
-    if bias:
-        yield f"{name}.bias", (outputs,)
-
-
-def _norm_shapes(name: str, norm: Norm, *sizes: int) -> Iterator[tuple[str, Shape]]:
-    if norm.kind != "none" and norm.weight:
-        yield f"{name}.weight", sizes
-        if norm.kind == "layernorm" and norm.bias:
-            yield f"{name}.bias", sizes
-
-
-def _head_norm_shapes(name: str, norm: Norm, num_heads: int, head_dim: int) -> Iterator[tuple[str, Shape]]:
-    yield from _norm_shapes(name, norm, *head_norm_sizes(norm, num_heads, head_dim))
-
-
-def head_norm_sizes(norm: Norm, num_heads: int, head_dim: int) -> Shape:
-    """Shape of the weights of a norm of heads."""
-    return {"alike": (head_dim,), "across": (num_heads * head_dim,), "each": (num_heads, head_dim)}[norm.spread]
+        yield from linear_shapes(f"{prefix}v_proj", width, inner, slot.bias)
+    yield from head_norm_shapes(f"{prefix}k_norm", slot.k_norm, slot.num_kv_heads, slot.head_dim)
+    yield from head_norm_shapes(f"{prefix}v_norm", slot.v_norm, slot.num_kv_heads, slot.head_dim)

@@ -15,7 +15,7 @@ from archspec.convert.config import Config, words
 from archspec.convert.errors import ImportRefused, Problem
 from archspec.convert.family import Blueprint, Family, Fused
 from archspec.convert.llama import HARMLESS
-from archspec.plan import Shape
+from archspec.parameters import Shape
 from archspec.spec.levels import BlockLevel, LevelsSpec, Lookup, Take, TokenLevel
 from archspec.spec.model import Embedding, Heads, LayerRange, LayersStatement, Settings
 

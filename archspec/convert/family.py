@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from archspec.convert.config import Config
-from archspec.plan import Shape
+from archspec.parameters import Shape
 from archspec.spec.model import ModelSpec
 
 

@@ -17,7 +17,7 @@ from archspec.convert.tensors import Entries, open_weights, read_floats
 from archspec.driver import analyse_spec
 from archspec.files import write_files
 from archspec.levels_plan import AnyPlan
-from archspec.plan import Shape
+from archspec.parameters import Shape
 from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 from archspec.spec.format import format_spec
 from archspec.spec.model import ModelSpec

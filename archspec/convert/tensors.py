@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from archspec.convert.errors import CheckpointError
-from archspec.plan import DTYPE_BYTES, Shape
+from archspec.parameters import Shape
+from archspec.plan import DTYPE_BYTES
 
 SAFETENSORS = ("model.safetensors", "weights.safetensors")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from archspec.plan import GATED_FFNS, AttentionPlan, CacheSlot, RetentionPlan
+from archspec.parameters import GATED_FFNS
+from archspec.plan import AttentionPlan, CacheSlot, RetentionPlan
 from archspec.spec.model import Ffn, Moe, Norm, Rope
 
 FLOAT32 = 4

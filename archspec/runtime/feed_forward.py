@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.plan import GATED_FFNS
+from archspec.parameters import GATED_FFNS
 from archspec.runtime.grouped import grouped_product
 from archspec.spec.model import Ffn, Moe
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan, head_norm_sizes
+from archspec.parameters import head_norm_sizes
+from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
 from archspec.runtime.attention import Backend, Scoring, Sight, View, Visibility
 from archspec.runtime.feed_forward import make_ffn
 from archspec.runtime.retention import Retention

@@ -1,25 +1,23 @@
 """Text -> located syntax tree, with every syntax error of the file.
 
-Contract: `parse_file` never raises for any text. Only this module and `archspec.syntax.building` know lark; what
-happens after an error is in `archspec.syntax.recovery`.
+Contract: `parse_file` never raises for any text. Only this module, `archspec.syntax.lalr` and
+`archspec.syntax.building` know lark; what happens after an error is in `archspec.syntax.recovery`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import copy
 from functools import cache
-from importlib.resources import files
 from itertools import islice
 from typing import Any
 
-import lark.lexer
 from lark import Lark, Token, UnexpectedInput
 
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Source, Span
 from archspec.syntax import errors, expecting, missing, scan, tree
 from archspec.syntax.building import TreeBuilder
+from archspec.syntax.lalr import make_parser
 from archspec.syntax.lexemes import Lexeme
 from archspec.syntax.limits import beyond_limits
 from archspec.syntax.recovery import Recovery
@@ -28,15 +26,7 @@ from archspec.syntax.words import NO_NAMES
 
 @cache
 def _lark() -> Lark:
-    grammar = files("archspec").joinpath("grammars/archspec.lark").read_text("utf-8")
-    with _no_collision_checks():
-        return Lark(
-            grammar,
-            parser="lalr",
-            propagate_positions=True,
-            maybe_placeholders=False,
-            lexer_callbacks={"IDENT": _reserved},
-        )
+    return make_parser({"IDENT": _reserved})
 
 
 def _reserved(token: Token) -> Token:
@@ -45,17 +35,6 @@ def _reserved(token: Token) -> Token:
     if word in keywords():
         return Token.new_borrow_pos(keywords()[word], word, token)
     return Token.new_borrow_pos("NAME", word, token) if word in NO_NAMES else token
-
-
-@contextmanager
-def _no_collision_checks() -> Iterator[None]:
-    """With interegular installed, lark compares every terminal with every other: 0.3 s that belong in a test."""
-    wanted = getattr(lark.lexer, "has_interegular", False)
-    lark.lexer.has_interegular = False
-    try:
-        yield
-    finally:
-        lark.lexer.has_interegular = wanted
 
 
 @cache

@@ -1,5 +1,6 @@
 """`archspec`: the command line. Each subcommand stands in a file of its own and imports what it needs when it runs."""
 
+import gc
 import os
 import sys
 
@@ -7,6 +8,9 @@ import typer
 
 from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show
 from archspec.cli.common import CliError
+
+# Imports make many objects and no garbage: looking for it as often as usual is a tenth of a short command.
+gc.set_threshold(100_000)
 
 app = typer.Typer(
     name="archspec",

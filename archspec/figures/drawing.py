@@ -7,7 +7,7 @@ arXiv 2406.02657, figure 1.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from archspec.describe import exit_text, keeps_text, names_at
+from archspec.describe import exit_text, keeps_text, names_at, parameters_text
 from archspec.figures.folding import Fold, fold
 from archspec.figures.model import Bracket, Cell, Door, Exit, Figure, Item, Store, Strip, Tower
 from archspec.figures.tokens import ExitMode, Row, Thing
@@ -21,7 +21,7 @@ MOST_CELLS = 8
 
 def figure_of(plan: AnyPlan, exit_mode: ExitMode = "shown") -> Figure:
     """The figure of a plan, with its prefill exit."""
-    facts = [f"vocab {plan.vocab_size:,}", f"{plan.num_parameters():,} parameters"]
+    facts = [f"vocab {plan.vocab_size:,}", parameters_text(plan)]
     notes = tuple(exit_text(plan).splitlines())
     if isinstance(plan, LevelsPlan):
         facts.insert(0, f"blocks of {plan.block_length} tokens")
@@ -29,6 +29,8 @@ def figure_of(plan: AnyPlan, exit_mode: ExitMode = "shown") -> Figure:
         return Figure(plan.name, tuple(facts), plan.cache_formula(), towers, doors, notes=notes)
     facts.insert(0, f"{len(plan.layers)} layers, width {plan.hidden_size:,}")
     bottom = "embedding" if plan.embed_scale == 1 else f"embedding, times {plan.embed_scale:.4g}"
+    if plan.positions is not None:
+        bottom += f", learned positions for {plan.positions.count:,} tokens"
     tower = tower_of(plan, bottom=bottom, top=_head(plan), exit_mode=exit_mode)
     return Figure(plan.name, tuple(facts), plan.cache_formula(), (tower,), notes=notes)
 

@@ -58,6 +58,7 @@ def traits(plan: Plan, layer: LayerPlan) -> dict[str, str]:
         "residual": {"sequential": "", "parallel": "parallel residual"}.get(
             layer.residual, "parallel residual, one norm"
         ),
+        "residual scale": "" if layer.residual_scale == 1 else f"residual scale {layer.residual_scale:.4g}",
         "scalar": "layer scalar" if layer.layer_scalar else "",
     }
     if layer.mixer is not None:

@@ -194,8 +194,8 @@ model hf_gemma2 {
 """,
     "hf_gpt_neox": """\
 model hf_gpt_neox {
-  layers 4, width 64, vocab 131, heads 4 x 16, ffn gelu(256), norm layernorm(1e-5), rope 10000 on 25%
-  bias, residual parallel
+  layers 4, width 64, vocab 131, heads 4 x 16, ffn gelu(256), norm layernorm(1e-5)
+  rope 10000 on 25%, bias, residual parallel
 
   layers 1-4 attend
 """,

@@ -65,9 +65,9 @@ def _decoded(name: str, data: bytes, folder: Path | None = None) -> tuple[Source
         return _unreadable(name, f"not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}")
 
 
-def source_of_text(name: str, text: str) -> tuple[Source, Diagnostic | None]:
-    """The same judgement over a text that an editor holds; offsets stay those of `text`."""
-    source = Source(name, text)
+def source_of_text(name: str, text: str, folder: Path | None = None) -> tuple[Source, Diagnostic | None]:
+    """The same judgement over a text that an editor holds, for a file in `folder`; offsets stay those of `text`."""
+    source = Source(name, text, folder=folder)
     problem = _problem(text.encode("utf-8", "surrogatepass"))
     return (source, None) if problem is None else (source, UnreadableFile(span=Span(source, 0, 0), problem=problem))
 

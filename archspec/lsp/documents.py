@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from lsprotocol import types
 from pygls.uris import to_fs_path
@@ -22,15 +23,15 @@ class Document:
     encoding: types.PositionEncodingKind
 
     @property
-    def name(self) -> str:
-        """The file's path, so that what it uses is looked for beside it; the URI of a buffer that has no file."""
-        path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
-        return path or self.uri
+    def path(self) -> str | None:
+        """The file's path; None for a buffer that has no file."""
+        return to_fs_path(self.uri) if self.uri.startswith("file:") else None
 
     @cached_property
     def analysis(self) -> Analysis:
         """What is known of the buffer's text, whatever the file says."""
-        source, problem = source_of_text(self.name, self.text)
+        folder = Path(self.path).parent if self.path else None  # what it uses is looked for beside it
+        source, problem = source_of_text(self.path or self.uri, self.text, folder)
         return Analysis(source, (problem,)) if problem is not None else analyse_source(source)
 
     @cached_property

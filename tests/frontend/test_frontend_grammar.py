@@ -135,3 +135,11 @@ def test_settings_and_clauses_agree():
 
     assert tuple(Settings.model_fields) == SETTING_KEYS
     assert all(display_key(key) for key in SETTING_KEYS)
+
+
+def test_no_state_has_two_readings_of_a_word():
+    """A name of a number and any other word look alike; only behind `rope` do both fit, and capitals decide."""
+    words = {"NAME", "IDENT", "CAPITALS", "MODEL_NAME"}
+    states = _lark().parser.parser._parse_table.states.values()
+    both = {frozenset(words & set(table)) for table in states if len(words & set(table)) > 1}
+    assert both == {frozenset({"NAME", "CAPITALS"})}

@@ -114,6 +114,17 @@ def available_memory() -> int | None:
 
 
 @contextmanager
+def plots_needed() -> Iterator[None]:
+    """Turns an absent matplotlib, or a kind of file that it cannot write, into one clear line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CliError(f"plots need {error.name}: install `archspec-lm[plot]`") from error
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="--plot") from error
+
+
+@contextmanager
 def torch_needed() -> Iterator[None]:
     """Turns an absent torch into one clear line."""
     try:

@@ -51,6 +51,19 @@ def test_examples_are_clean(block: Block) -> None:
         check_expectation(expectation, analysis)
 
 
+@pytest.mark.parametrize("block", blocks("arch-files"), ids=str)
+def test_examples_of_several_files_are_clean(block: Block, tmp_path: Path) -> None:
+    """A line `# file: NAME` starts each of them."""
+    _, *pieces = re.split(r"^# file: (\S+)\n", block.text, flags=re.MULTILINE)
+    for name, text in zip(pieces[::2], pieces[1::2], strict=True):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    analyses = [analyse(path) for path in sorted(tmp_path.rglob("*.arch"))]
+    assert len(analyses) > 1
+    assert [render_text(analysis.diagnostics) for analysis in analyses] == [""] * len(analyses)
+
+
 @pytest.mark.parametrize("block", blocks("arch-error"), ids=str)
 def test_broken_examples_say_what_the_page_shows(block: Block) -> None:
     shown = next(b.text for b in blocks("text") if b.page == block.page and b.line > block.line)

@@ -12,7 +12,7 @@ MAX_STEPPED = 100_000
 """Layers of a stepped range that are looked at one by one; no model has more."""
 
 MAX_PIECES = 50_000
-"""Pieces into which layer lists may fall; beyond that they are left as they are."""
+"""Pieces into which layer lists may fall; beyond that nothing more is taken out of them."""
 
 Interval = tuple[int, int]
 

@@ -27,11 +27,16 @@ class Document:
         """The file's path; None for a buffer that has no file."""
         return to_fs_path(self.uri) if self.uri.startswith("file:") else None
 
+    @property
+    def name(self) -> str:
+        """The file's path, or the URI of a buffer that has no file."""
+        return self.path or self.uri
+
     @cached_property
     def analysis(self) -> Analysis:
         """What is known of the buffer's text, whatever the file says."""
         folder = Path(self.path).parent if self.path else None  # what it uses is looked for beside it
-        source, problem = source_of_text(self.path or self.uri, self.text, folder)
+        source, problem = source_of_text(self.name, self.text, folder)
         return Analysis(source, (problem,)) if problem is not None else analyse_source(source)
 
     @cached_property

@@ -19,7 +19,11 @@ WORD = "keyword.operator.word.archspec"
 MIXER = "support.function.mixer.archspec"
 KIND = "support.constant.kind.archspec"
 NAME = "entity.name.type.archspec"
+LET = "variable.other.constant.archspec"
+"""Numbers with a name are mostly written in capitals; others look like any word."""
 CACHE = "variable.other.cache.archspec"
+TEMPLATE = "entity.name.function.archspec"
+CONSTANT = "variable.other.constant.archspec"
 NUMBER = "constant.numeric.archspec"
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*"
@@ -75,7 +79,9 @@ def grammar() -> dict[str, Any]:
     at = "punctuation.separator.at.archspec"
     patterns = [
         _match(r"#.*$", "comment.line.number-sign.archspec"),
-        _match(rf"(?<![\w-])(model){_GAP}([A-Za-z_][A-Za-z0-9_.-]*)", c1=STATEMENT, c2=NAME),
+        _match(rf"(?<![\w-])(model|extends){_GAP}([A-Za-z_][A-Za-z0-9_.-]*)", c1=STATEMENT, c2=NAME),
+        _match(rf"(?<![\w-])(define|like){_GAP}({_NAME})", c1=STATEMENT, c2=TEMPLATE),
+        _match(rf"(?<![\w-])(let){_GAP}([A-Za-z_][A-Za-z0-9_]*)", c1=STATEMENT, c2=CONSTANT),
         _match(
             rf"(?<![\w-])(cache)(?:{_GAP}({_NAME}))?{_BLANK}(@){_BLANK}(\d+|last|below)(?![\w-])",
             c1=STATEMENT,
@@ -93,6 +99,7 @@ def grammar() -> dict[str, Any]:
         _match(r"\.\.|[-–—+*/×=]|x(?=[ \t]*\d)", "keyword.operator.archspec"),
         _match(r"[{}()]", "punctuation.section.archspec"),
         _match(r"[,:@.]", "punctuation.separator.archspec"),
+        _match(r"(?<!\w)[A-Z][A-Z0-9_]*(?![\w-])", LET),
     ]
     return {
         "$schema": "https://raw.githubusercontent.com/martinring/tmlanguage/master/tmlanguage.json",

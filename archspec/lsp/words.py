@@ -37,6 +37,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "_RESIDUAL": clauses.RESIDUALS,
     "_LOOKUP": clauses.MERGES,
     "_NO": clauses.NEGATABLE,
+    "_DEFINE": (),
+    "_LIKE": (),
 }
 """Terminal of a keyword -> the words that the language knows where the grammar takes any NAME behind it."""
 
@@ -50,7 +52,12 @@ _SETTINGS = {
 }
 """Settings whose meaning is told elsewhere than at their field, and that others use in their examples first."""
 
-_WORDS = {
+_WORDS: Mapping[str, tuple[type, str | None]] = {
+    "let": (tree.Let, None),
+    "define": (tree.Define, None),
+    "like": (tree.Define, None),
+    "use": (tree.Use, None),
+    "extends": (tree.Model, "base"),
     "cache": (model.CacheStatement, None),
     "to": (model.CacheRef, None),
     "summation": (levels.Take, None),
@@ -59,11 +66,6 @@ _WORDS = {
     "scale": (model.Settings, "attention_scale"),
     "softcap": (model.Settings, "attention_softcap"),
     "no": (model.Settings, None),
-    "let": (tree.Let, None),
-    "define": (tree.Define, None),
-    "like": (tree.Define, None),
-    "use": (tree.Use, None),
-    "extends": (tree.Model, None),
 }
 """The same for words."""
 

@@ -179,7 +179,7 @@ Statement = Header | Layers | Cache | Iterate | PrefillExit | Level | Emit | Tak
 
 @dataclass(frozen=True)
 class Let:
-    """`let W = 1024`: a number with a name, for use wherever a number stands; `--set W=512` gives it another value."""
+    """`let W = 1024`: a number by its name, for `window W`, `window (W / 2)` and `layers 1-W`."""
 
     name: Atom
     value: Expression
@@ -206,17 +206,14 @@ class Model:
     lost: frozenset[str] = frozenset()
     """Kinds of statements (`header`, `layers`, `cache`, `exit`, `any`) of which one could not be read at all."""
     base: Atom | None = None
-    """The model that it extends."""
+    """`model b extends a { ... }`: `a`, with what `b` says in the place of what `a` says."""
     lets: tuple[Let, ...] = ()
     removals: tuple[Removal, ...] = ()
 
 
 @dataclass(frozen=True)
 class Define:
-    """`define local { attend, heads 8 x 128, window W }`: a layer under a name.
-
-    `layers 1-4 local` are such layers; `like local` takes only the settings.
-    """
+    """`define local { attend, window W }`: a template, for `layers 1-4 local`, and its settings for `like local`."""
 
     name: Atom
     mixer: Mixer | None
@@ -227,7 +224,7 @@ class Define:
 
 @dataclass(frozen=True)
 class Use:
-    """`use "common.arch"`: the definitions of another file; `path` is the text between the quotes."""
+    """`use "common.arch"`: the numbers, templates and models of another file. `path` stands between the quotes."""
 
     path: str
     span: Span

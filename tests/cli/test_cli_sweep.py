@@ -41,7 +41,13 @@ def test_refused_combinations_say_why():
 
 @pytest.mark.parametrize(
     "options",
-    [("--set", "X=4"), ("--set", "S"), ("--set", "S=9-8"), ("--set", "S=1", "--set", "S=2"), ("--set", "S=1-999999999")],
+    [
+        ("--set", "X=4"),
+        ("--set", "S"),
+        ("--set", "S=9-8"),
+        ("--set", "S=1", "--set", "S=2"),
+        ("--set", "S=1-999999999"),
+    ],
 )
 def test_wrong_usage(options):
     assert run(*options).exit_code == 2

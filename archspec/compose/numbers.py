@@ -77,7 +77,7 @@ class Numbers:
             case tree.Number(value=value):
                 return value
             case tree.Name(word=word):
-                return self.values[word]
+                return self.values.get(word)  # not there: in a circle that has been reported
         total, *others = map(self._computed, expression.operands)
         for operator, operand in zip(expression.operators, others, strict=True):
             if total is None or operand is None:

@@ -138,3 +138,9 @@ def test_halves_of_definitions(piece):
     codes(piece * 5000)
     codes((piece + "\n") * 5000)
     codes(model(*[piece] * 5000))
+
+
+def test_circles_that_share_a_name():
+    """One of them is met while the other is open."""
+    lets = "let A = 9 / B\nlet B = B / (C - C * C)\nlet C = A\n"
+    assert codes(lets + model("layers 1-4 attend, window C")) == codes(lets + model("layers 1-4 attend"))

@@ -155,7 +155,9 @@ class _Composing:
                 statements = tuple(replace(part, removals=()) if isinstance(part, tree.Level) else part for part in own)
             else:
                 statements = merged(statements, own, removals, str(above.name.value), self.findings)
-            self.lost |= filling.lost | model.lost | (self.findings.lost & {"layers"})
+            self.lost |= filling.lost | model.lost
+            if "pieces" in self.findings.lost:
+                self.lost.add("layers")
             above = model
         return tree.Model(chain[0].name, statements, chain[0].span, frozenset(self.lost))
 

@@ -44,7 +44,7 @@ def merged(
         ranked.append((rank, order, statement))
     if any(named.layers.pieces > MAX_PIECES for named in (removed, said)):
         ranked = [entry for entry in ranked if entry[1] >= 0 or not isinstance(entry[2], tree.Layers)]
-        findings.lost.add("layers")
+        findings.lost.add("pieces")
         span = next(part.list_span for part in below if isinstance(part, tree.Layers))
         what = "pieces into which the layers of a base fall"
         findings.report(BeyondLimits(span=span, what=what, limit=MAX_PIECES))

@@ -65,6 +65,7 @@ class _Named:
     """What statements, or removals, take away from those below them."""
 
     def __init__(self, statements: Statements, removals: Sequence[tree.Removal], total: int) -> None:
+        self.total = total
         self.settings = {setting(clause) for part in _of(tree.Header, statements) for clause in part.settings}
         items = [item for part in _of(tree.Layers, statements) for item in part.items]
         self.has_rest = any(item.kind == "rest" for item in items)
@@ -75,7 +76,8 @@ class _Named:
         self.places = {cache.layer for cache in caches if isinstance(cache, tree.Cache) or cache.name is None}
         self.unnamed = {cache.layer for cache in caches if cache.name is None}
         self.levels = {part.kind for part in _of(tree.Level, statements)}
-        kinds: set[type] = {type(part) for part in statements}
+        self.iterated = Taken([part.layers for part in _of(tree.Iterate, statements)], total)
+        kinds: set[type] = {type(part) for part in statements} - {tree.Iterate}
         kinds |= {_SINGLE[removal.kind] for removal in removals if removal.kind in _SINGLE}
         self.kinds = kinds
 
@@ -97,6 +99,9 @@ class _Named:
                 return None if same or layer in self.unnamed else statement
             case tree.Level():
                 return None if statement.kind in self.levels else statement
+            case tree.Iterate(layers=layers) if tree.Iterate not in self.kinds:
+                ends = ends_of(layers, self.total)
+                return None if ends is not None and self.iterated.within(*ends) else statement
             case tree.Emit() | tree.Take():
                 return None if self.kinds & {tree.Emit, tree.Take} else statement
             case _:
@@ -178,7 +183,7 @@ def _report_idle(
                 assert cache is not None
                 hit = cache.name in named.names if cache.name is not None else cache.layer in named.places
             case kind:
-                hit = _SINGLE[kind] in named.kinds
+                hit = any(isinstance(part, _SINGLE[kind]) for part in below)
         if not hit:
             there = tuple(f"`{cache.head_span.text}`" for cache in caches[:MAX_LABELS])
             there = there if removal.kind == "cache" else ()

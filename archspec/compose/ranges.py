@@ -11,7 +11,7 @@ NO_END = 10**18
 MAX_STEPPED = 100_000
 """Layers of a stepped range that are looked at one by one; no model has more."""
 
-MAX_PIECES = 50_000
+MAX_PIECES = 150_000
 """Pieces into which layer lists may fall; beyond that nothing more is taken out of them."""
 
 Interval = tuple[int, int]

@@ -17,7 +17,7 @@ from archspec.syntax.words import MIXER_WORDS, NEGATED_KEYS, NOT_YET, OTHER_KEYS
 
 MAX_DEPTH = 50
 """Templates that use one another in a chain."""
-MAX_SETTINGS = 80_000
+MAX_SETTINGS = 50_000
 """Settings that all uses of templates may unfold to."""
 
 

@@ -150,6 +150,18 @@ def test_iterate_is_replaced():
     assert layers_of(base + gone)["rest"] == []
 
 
+def test_iterations_of_other_layers_stay():
+    base = (
+        "model a {\n  layers 4, width 64, vocab 100, ffn swiglu(128), heads 4 x 16, rope 10000\n"
+        "  layers 2, 4 attend\n  layers 1 cross-attend to cache@2\n  layers 3 cross-attend to cache@4\n"
+        "  iterate layers 1-2: 7 forward, 2 backward\n  iterate layers 3-4: 7 forward, 2 backward\n}\n"
+    )
+    changed = base.replace("3-4: 7", "3-4: 5")
+    assert layers_of(base + "model b extends a {\n  iterate layers 3-4: 5 forward, 2 backward\n}\n") == layers_of(
+        changed
+    )
+
+
 LEVELS = """model a {
   let L = 4
   vocab 100, ffn gelu(128), rope 10000, heads 4 x 16

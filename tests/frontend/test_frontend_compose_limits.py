@@ -120,8 +120,8 @@ def test_chains_of_models():
 
 
 def test_variations_of_many_pieces():
-    base = model(*["layers 1-4 attend"] * 300, name="a").replace("layers 4,", "layers 700,").replace("1-4", "1-700")
-    variation = "model b extends a {\n" + "".join(f"layers {2 * n} attend\n" for n in range(1, 301)) + "}\n"
+    base = model(*["layers 1-4 attend"] * 500, name="a").replace("layers 4,", "layers 900,").replace("1-4", "1-900")
+    variation = "model b extends a {\n" + "".join(f"layers {2 * n} attend\n" for n in range(1, 401)) + "}\n"
     assert "E0030" in codes(base + variation)
 
 

@@ -72,7 +72,7 @@ model block_b4_prefix2 {
         ({"token_decoder__decoding_strategy": "cross_attention"}, "contexts other than prefixes and sums"),
         ({"token_decoder__cls": "t5"}, "a decoder other than GPT-NeoX"),
         ({"token_decoder__config__vocab_size": 130}, "vocabularies that differ"),
-        ({"block_decoder__config__rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"block_decoder__config__rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling"),
         ({"block_decoder__config__novelty": 7}, "novelty"),
         ({"novelty": 7}, "novelty"),
     ],

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.plan import DTYPE_BYTES
-from archspec.runtime.attention import Backend, pick_backend
+from archspec.runtime.attention import Backend
+from archspec.runtime.backends import attend_cpu, pick_backend
 from archspec.runtime.cache import Cache
 from archspec.runtime.layers import RmsNorm
 from archspec.runtime.level_cache import LevelsCache
 from archspec.runtime.levels import LevelsModel
+from archspec.runtime.linear import Linear
 from archspec.runtime.model import Model
+from archspec.runtime.network import Network
 from archspec.runtime.weights import load_weights, stored_dtype
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_BYTES}
@@ -57,10 +60,13 @@ def build_empty(
 ) -> AnyModel:
     """A model whose memory is allocated, once, and whose weights are undefined: load them before use."""
     target = pick_device(device)
-    attend = pick_backend(backend, target)
+    attend = pick_backend(backend, target, compile)
     torch_dtype = pick_dtype(dtype)
     with torch.device("meta"):
         model = _make(plan, attend, compile).to(torch_dtype)
+    for module in model.modules():
+        if isinstance(module, Linear | Network):
+            module.row_kernels = attend is attend_cpu
     return model if target.type == "meta" else model.to_empty(device=target)
 
 

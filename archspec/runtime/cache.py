@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from archspec.plan import STATE_DTYPE, CacheSlot, Plan
+from archspec.runtime.attention import View
 
 LIVE_BUCKET = 128
 """The view of the filled part of a buffer has a multiple of this length, unless the buffer ends: few distinct lengths,
 and neither 0 nor 1, which compilers treat apart."""
-LiveLens = dict[int | None, int]
-"""Length of the view of a slot's buffer in one pass, by the slot's `reach`."""
 
 
 @dataclass
@@ -77,11 +76,10 @@ class Cache:
         for tensor in (self.input_pos, *self.storage.slots, *self.storage.states):
             tensor.zero_()
 
-    def live_lens(self, num_new_tokens: int) -> LiveLens:
-        """Length of the view of a buffer once `num_new_tokens` more are written, by the slot's `reach`."""
-        tokens = self.num_cached_tokens + num_new_tokens
-        bucket = (tokens + LIVE_BUCKET - 1) // LIVE_BUCKET * LIVE_BUCKET
-        return {reach(slot): min(bucket, slot.cache_len(self.context)) for slot in self.plan.slots}
+    def live_len(self, slot: CacheSlot, num_written: int) -> int:
+        """Length of the view of a slot's buffer that holds `num_written` tokens."""
+        bucket = max(1, (num_written + LIVE_BUCKET - 1) // LIVE_BUCKET) * LIVE_BUCKET
+        return min(bucket, slot.cache_len(self.context))
 
     def __repr__(self) -> str:
         return (
@@ -123,29 +121,51 @@ def _behind_sinks(last: Tensor, places: Tensor, window: int, sinks: int) -> Tens
 
 
 def write_in_place(
-    buffer_BK2CH: Tensor, chunk_BK2SH: Tensor, positions_S: Tensor, window: int | None, sinks: int
+    buffer_BK2CH: Tensor, chunk: tuple[Tensor, Tensor], positions_S: Tensor, window: int | None, sinks: int
 ) -> None:
     """Store new keys and values where no two of them share a place. Effects: writes the buffer."""
-    buffer_BK2CH.index_copy_(3, places_of(positions_S, window, sinks), chunk_BK2SH)
+    buffer_BK2CH.index_copy_(3, places_of(positions_S, window, sinks), torch.stack(chunk, dim=2))
 
 
-def keep_newest(
-    buffer_BK2CH: Tensor,
-    joined: tuple[Tensor, Tensor],
-    start: Tensor,
-    positions_S: Tensor,
-    window: int,
-    sinks: int,
-) -> None:
-    """Let a ring hold what it holds after a chunk of any length. Effects: writes the buffer.
+def stored_view(
+    buffer_BK2CH: Tensor, num_written: Tensor, length: int, window: int | None, sinks: int
+) -> View:
+    """What lies in the first `length` places of a buffer after `num_written` tokens. Shapes: num_written (1,)."""
+    keys, values = buffer_BK2CH[:, :, :, :length].unbind(2)
+    return View(keys, values, stored_positions(num_written, length, window, sinks))
 
-    `joined` are keys and values (B, K, C + S, H), the ring's own, copied, and the chunk's behind them. Gathering from
-    them works for chunks shorter and longer than the ring without asking which it is: a place's next content comes
-    from the old ring, or from the chunk.
+
+def view_before(
+    buffer_BK2CH: Tensor, chunk: tuple[Tensor, Tensor], slot: CacheSlot, window: int, sinks: int, start: int
+) -> View:
+    """A copy, in order, of what readers with a window see of a slot and a chunk behind it, which begins at `start`.
+
+    If a chunk begins among the sinks, they are not all stored yet; then the order of places is left as it is.
     """
-    cache_len = buffer_BK2CH.shape[3]
-    new_positions = stored_positions(positions_S[-1:] + 1, cache_len, window, sinks)
-    places = torch.arange(cache_len, device=start.device)
-    source = torch.where(new_positions >= start, new_positions - start + cache_len, places)
-    for index, tensor in enumerate(joined):
-        buffer_BK2CH[:, :, index].copy_(tensor.index_select(2, source))
+    device, reaches = buffer_BK2CH.device, slot.window is not None
+    own = torch.arange(start, start + chunk[0].shape[2], device=device)
+    if start < sinks:
+        positions = torch.arange(start, device=device)
+        front, sinks = None, 0
+    else:
+        before = torch.arange(start - (window - 1), start, device=device)
+        positions = torch.cat((torch.arange(sinks, device=device), torch.where(before < sinks, -1, before)))
+        front = window - 1
+    places = positions.clamp(min=0)
+    places = places_of(places, slot.window, slot.sinks) if reaches else places
+    old = buffer_BK2CH.index_select(3, places).unbind(2)
+    keys, values = (torch.cat(pair, dim=2) for pair in zip(old, chunk, strict=True))
+    return View(keys, values, torch.cat((positions, own)), front, sinks)
+
+
+def keep_newest(buffer_BK2CH: Tensor, chunk: tuple[Tensor, Tensor], slot: CacheSlot, start: int) -> None:
+    """Let a slot hold what it holds after a chunk of any length, which begins at `start`. Effects: writes the buffer."""
+    end = start + chunk[0].shape[2]
+    kept = [(start, end)]
+    if slot.window is not None:
+        kept = [(start, min(slot.sinks, end)), (max(start, slot.sinks, end - slot.window), end)]
+    for begin, until in kept:
+        if begin < until:
+            positions = torch.arange(begin, until, device=buffer_BK2CH.device)
+            part = (chunk[0][:, :, begin - start : until - start], chunk[1][:, :, begin - start : until - start])
+            write_in_place(buffer_BK2CH, part, positions, slot.window, slot.sinks)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.parameters import GATED_FFNS
+from archspec.runtime.linear import Linear
 from archspec.runtime.grouped import grouped_product
 from archspec.spec.model import Ffn, Moe
 
@@ -63,9 +64,9 @@ class FeedForward(nn.Module):
     def __init__(self, ffn: Ffn, hidden_size: int, bias: bool) -> None:
         super().__init__()
         inner = _inner(ffn)
-        self.gate_proj = nn.Linear(hidden_size, inner, bias=bias) if ffn.kind in GATED_FFNS else None
-        self.up_proj = nn.Linear(hidden_size, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, hidden_size, bias=bias)
+        self.gate_proj = Linear(hidden_size, inner, bias=bias) if ffn.kind in GATED_FFNS else None
+        self.up_proj = Linear(hidden_size, inner, bias=bias)
+        self.down_proj = Linear(inner, hidden_size, bias=bias)
         self.kind = ffn.kind
 
     def forward(self, x_BSD: Tensor) -> Tensor:
@@ -123,11 +124,11 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, moe: Moe, hidden_size: int, bias: bool) -> None:
         super().__init__()
-        self.router = nn.Linear(hidden_size, moe.num_experts, bias=moe.router_bias)
+        self.router = Linear(hidden_size, moe.num_experts, bias=moe.router_bias)
         self.experts = Experts(moe.num_experts, moe.expert, hidden_size, bias)
         self.shared = None if moe.shared is None else FeedForward(moe.shared.ffn, hidden_size, bias)
         has_gate = moe.shared is not None and moe.shared.gated
-        self.shared_gate = nn.Linear(hidden_size, 1, bias=False) if has_gate else None
+        self.shared_gate = Linear(hidden_size, 1, bias=False) if has_gate else None
         self.register_buffer("selection_bias", torch.zeros(moe.num_experts) if moe.selection_bias else None)
         self.moe = moe
 

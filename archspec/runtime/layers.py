@@ -3,6 +3,9 @@
 Legend: B batch, S query tokens, N heads, K kv heads, H head_dim, D hidden, F ffn.
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from archspec.parameters import head_norm_sizes
 from archspec.plan import NO_NORM, AttentionPlan, CacheSlot, LayerPlan, RetentionPlan
 from archspec.runtime.attention import Backend, Scoring, Sight, View, Visibility
 from archspec.runtime.feed_forward import make_ffn
+from archspec.runtime.linear import Linear
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Rotation, Table, rotate, rotation_of
 from archspec.spec.model import Norm
@@ -84,26 +88,35 @@ class KeyValueProjection(nn.Module):
         super().__init__()
         inner = slot.num_kv_heads * slot.head_dim
         self.norm = make_norm(slot.norm, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, inner, bias=slot.bias)
-        self.v_proj = None if slot.values_from_keys else nn.Linear(hidden_size, inner, bias=slot.bias)
+        self.k_proj = Linear(hidden_size, inner, bias=slot.bias)
+        self.v_proj = None if slot.values_from_keys else Linear(hidden_size, inner, bias=slot.bias)
         self.k_norm = make_head_norm(slot.k_norm, slot.num_kv_heads, slot.head_dim)
         self.v_norm = make_head_norm(slot.v_norm, slot.num_kv_heads, slot.head_dim)
         self.k_across, self.v_across = slot.k_norm.spread == "across", slot.v_norm.spread == "across"
         self.heads = (slot.num_kv_heads, slot.head_dim)
         self.rotation: Rotation | None = rotation_of(slot.rope, slot.head_dim)
+        self.window, self.sinks = slot.window, slot.sinks
 
     def forward(self, x_BSD: Tensor, tables: dict[Rotation, Table]) -> tuple[Tensor, Tensor]:
         """Rotated keys and values, shape (B, K, S, H) each."""
         h = self.norm(x_BSD)
         k_BSE = self.k_proj(h)
-        # A copy: a compiled loop takes no two names for the same memory.
-        v_BSE = k_BSE.clone() if self.v_proj is None else self.v_proj(h)
+        v_BSE = k_BSE if self.v_proj is None else self.v_proj(h)
         k_BKSH = in_heads(k_BSE, self.heads, self.k_norm, self.k_across)
         v_BKSH = in_heads(v_BSE, self.heads, self.v_norm, self.v_across)
         return rotate(k_BKSH, self.rotation, tables), v_BKSH
 
     def rotations(self) -> list[Rotation]:
         return [] if self.rotation is None else [self.rotation]
+
+
+class Places(Protocol):
+    """Where the queries of a pass are."""
+
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def pad_lens(self) -> Tensor | None: ...
 
 
 class Attention(nn.Module):
@@ -113,12 +126,12 @@ class Attention(nn.Module):
         super().__init__()
         inner = plan.num_heads * plan.head_dim
         self.sink_logits = nn.Parameter(torch.empty(plan.num_heads)) if plan.sink_logits else None
-        self.q_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias)
+        self.q_proj = Linear(hidden_size, inner, bias=plan.qkv_bias)
         self.q_norm = make_head_norm(plan.q_norm, plan.num_heads, plan.head_dim)
         self.q_across = plan.q_norm.spread == "across"
         self.kv = KeyValueProjection(slot, hidden_size) if plan.owns_kv else None
-        self.g_proj = nn.Linear(hidden_size, inner, bias=plan.qkv_bias) if plan.output_gate else None
-        self.o_proj = nn.Linear(inner, hidden_size, bias=plan.out_bias)
+        self.g_proj = Linear(hidden_size, inner, bias=plan.qkv_bias) if plan.output_gate else None
+        self.o_proj = Linear(inner, hidden_size, bias=plan.out_bias)
         self.heads = (plan.num_heads, plan.head_dim)
         self.slot_idx = plan.slot_idx
         self.sight = Sight(plan.window, plan.sinks, plan.sees_self)
@@ -130,16 +143,17 @@ class Attention(nn.Module):
             self.sink_rotation = rotation_of(plan.rope, plan.head_dim, plan.sinks + plan.window - 1)
 
     def forward(
-        self, x_BSD: Tensor, tables: dict[Rotation, Table], view: View, visibility: Visibility, attend: Backend
+        self, x_BSD: Tensor, tables: dict[Rotation, Table], view: View, places: "Places", attend: Backend
     ) -> Tensor:
         unturned_BNSH = in_heads(self.q_proj(x_BSD), self.heads, self.q_norm, self.q_across)
-        q_BNSE, keys_BKTE = rotate(unturned_BNSH, self.rotation, tables), view.keys
+        q_BNSE = rotate(unturned_BNSH, self.rotation, tables)
         if self.sink_rotation is not None:
-            towards_sinks_BNSH = rotate(unturned_BNSH, self.sink_rotation, tables)
-            q_BNSE = torch.cat((q_BNSE, towards_sinks_BNSH), dim=-1)
-            keys_BKTE = apart(keys_BKTE, view.positions < self.sight.sinks)
+            q_BNSE = torch.cat((q_BNSE, rotate(unturned_BNSH, self.sink_rotation, tables)), dim=-1)
+        visibility = Visibility(
+            places.positions, view.positions, self.sight, places.pad_lens, view.front, view.sinks
+        )
         scoring = Scoring(self.scoring.scale, self.scoring.softcap, self.sink_logits)
-        o_BNSH = attend(q_BNSE, keys_BKTE, view.values, visibility, scoring)
+        o_BNSH = attend(q_BNSE, view.keys, view.values, visibility, scoring)
         blind = visibility.blind()
         if blind is not None:
             o_BNSH = o_BNSH.masked_fill(blind, 0)
@@ -153,18 +167,8 @@ class Attention(nn.Module):
         return [rotation for rotation in (self.rotation, self.sink_rotation) if rotation is not None]
 
 
-def apart(keys_BKTH: Tensor, is_sink_T: Tensor) -> Tensor:
-    """Keys (B, K, T, 2H): sinks in the second half of the dimensions, the others in the first, zeros elsewhere.
-
-    A query that holds two vectors scores each key with the one meant for it, and the zeros add nothing.
-    """
-    is_sink_T1 = is_sink_T[:, None]
-    return torch.cat((keys_BKTH.masked_fill(is_sink_T1, 0), keys_BKTH.masked_fill(~is_sink_T1, 0)), dim=-1)
-
-
 class Block(nn.Module):
-    """The modules of one layer; `Pass.layer` says how they fit together. A missing part is None, a missing norm the
-    identity."""
+    """One layer. A missing part is None, a missing norm the identity."""
 
     scalar: Tensor | None
 
@@ -182,6 +186,18 @@ class Block(nn.Module):
         self.is_parallel, self.one_norm = plan.residual != "sequential", plan.one_norm
         self.residual_scale = plan.residual_scale
         self.register_buffer("scalar", torch.ones(1) if plan.layer_scalar else None)
+
+    def forward(self, x_BSD: Tensor, mix: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """Shapes: `mix` maps (B, S, D) to (B, S, D); it is the mixer on whatever it mixes with."""
+        input_BSD = h_BSD = x_BSD
+        if mix is not None:
+            h_BSD = self.mixer_norm(x_BSD)
+            x_BSD = self.added(x_BSD, self.mixer_post_norm(mix(h_BSD)))
+        if self.ffn is not None:
+            if not self.one_norm:
+                h_BSD = self.ffn_norm(input_BSD if self.is_parallel else x_BSD)
+            x_BSD = self.added(x_BSD, self.ffn_post_norm(self.ffn(h_BSD)))
+        return x_BSD if self.scalar is None else x_BSD * self.scalar
 
     def added(self, x: Tensor, part: Tensor) -> Tensor:
         """The residual stream after a part of the layer."""

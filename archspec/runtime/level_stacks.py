@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from archspec.levels_plan import LevelsPlan
 from archspec.runtime.attention import Backend
-from archspec.runtime.cache import LiveLens, Storage
-from archspec.runtime.network import Network, Phase
+from archspec.runtime.compiling import Caller
+from archspec.runtime.linear import Linear
+from archspec.runtime.network import Network
 
 
 class BlockStack(Network):
     """`blocks of L tokens { }`: an embedding of blocks, and a network from vectors to vectors."""
 
-    def __init__(self, plan: LevelsPlan, attend: Backend) -> None:
-        super().__init__(plan.blocks, attend)
+    def __init__(self, plan: LevelsPlan, attend: Backend, call: Caller) -> None:
+        super().__init__(plan.blocks, attend, call)
         self.concat = plan.lookup.merge == "concat"
         self.embed = nn.Embedding(plan.vocab_size, plan.lookup.size)
 
@@ -30,10 +31,10 @@ class BlockStack(Network):
 class TokenStack(Network):
     """`tokens in block { }`: the expansion of a context, an embedding of tokens, and a network to logits."""
 
-    def __init__(self, plan: LevelsPlan, attend: Backend) -> None:
-        super().__init__(plan.tokens, attend)
+    def __init__(self, plan: LevelsPlan, attend: Backend, call: Caller) -> None:
+        super().__init__(plan.tokens, attend, call)
         self.embed = nn.Embedding(plan.vocab_size, plan.tokens.hidden_size)
-        self.expansion = nn.Linear(plan.blocks.hidden_size, plan.num_context * plan.tokens.hidden_size)
+        self.expansion = Linear(plan.blocks.hidden_size, plan.num_context * plan.tokens.hidden_size)
         self.num_context, self.scale = plan.num_context, plan.token_embed_scale
         self.start_token = None if plan.take == "prefix" else plan.start_token
 
@@ -63,49 +64,27 @@ class TokenStack(Network):
         return rows + expanded_BCD.index_select(1, start + torch.arange(ids_BS.shape[1], device=start.device))
 
 
-def block_pass(
-    stack: BlockStack,
-    phase: Phase,
-    ids_BKL: Tensor,
-    start: Tensor,
-    storage: Storage | None,
-    live_lens: LiveLens,
-    pad_lens_B: Tensor | None,
-) -> Tensor:
-    """The context (B, D) that the last of these blocks emits. Effects: writes `storage`."""
-    return stack.run(phase, stack.vectors(ids_BKL), start, storage, live_lens, pad_lens_B)[:, -1]
+def block_vectors(stack: BlockStack, ids_BKL: Tensor) -> Tensor:
+    """`BlockStack.vectors`, a unit."""
+    return stack.vectors(ids_BKL)
 
 
-def start_pass(
-    stack: TokenStack, phase: Phase, context_BD: Tensor, start: Tensor, storage: Storage | None, live_lens: LiveLens
-) -> tuple[Tensor, Tensor]:
-    """Logits (B, V) of a block's first token, and the context's vectors (B, C, D). Effects: writes `storage`."""
+def begin_blocks(stack: TokenStack, context_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """What stands before a block's tokens, and the context's vectors (B, C, D). A unit."""
     expanded_BCD = stack.expand(context_BD)
-    return stack.run(phase, stack.first(expanded_BCD), start, storage, live_lens)[:, -1], expanded_BCD
+    return stack.first(expanded_BCD), expanded_BCD
 
 
-def start_by_vector_pass(
-    stack: TokenStack, phase: Phase, context_BD: Tensor, start: Tensor, storage: Storage, live_lens: LiveLens
-) -> tuple[Tensor, Tensor]:
-    """As `start_pass`, one vector after the other, for layers that iterate. `phase` is that of one position."""
-    expanded_BCD = stack.expand(context_BD)
-    rows = stack.first(expanded_BCD).split(1, dim=1)
-    out = [stack.run(phase, row, start + place, storage, live_lens) for place, row in enumerate(rows)]
-    return out[-1][:, -1], expanded_BCD
+def token_vectors(stack: TokenStack, ids_BS: Tensor, expanded_BCD: Tensor | None, start: Tensor) -> Tensor:
+    """`TokenStack.following`, a unit."""
+    return stack.following(ids_BS, expanded_BCD, start)
 
 
-def token_pass(
-    stack: TokenStack,
-    phase: Phase,
-    ids_BS: Tensor,
-    expanded_BCD: Tensor | None,
-    start: Tensor,
-    storage: Storage | None,
-    live_lens: LiveLens,
-) -> Tensor:
-    """Logits (B, V) after these tokens of a block. Effects: writes `storage`."""
-    inputs_BSD = stack.following(ids_BS, expanded_BCD, start)
-    return stack.run(phase, inputs_BSD, start, storage, live_lens)[:, -1]
+def all_token_vectors(stack: TokenStack, context_BKD: Tensor, ids_BKL: Tensor) -> Tensor:
+    """What the token level runs over in all blocks but the first, (B * (K - 1), ...), given the contexts of all before
+    them. A unit."""
+    expanded = stack.expand(context_BKD.flatten(0, 1))
+    return _block_inputs(stack, expanded, ids_BKL[:, 1:, :-1].flatten(0, 1))
 
 
 def forward_pass(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_lens_B: Tensor | None) -> Tensor:
@@ -113,15 +92,15 @@ def forward_pass(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_le
 
     The context of block k is the output of block k - 1; the last block is not run through the block level.
     """
-    num_blocks = ids_BKL.shape[1] - 1
-    start = torch.zeros(1, dtype=torch.int64, device=ids_BKL.device)
-    context_BKD = blocks.run("forward", blocks.vectors(ids_BKL[:, :-1]), start, None, {}, pad_lens_B)
-    expanded = tokens.expand(context_BKD.flatten(0, 1))
-    inputs = _block_inputs(tokens, expanded, ids_BKL[:, 1:, :-1].flatten(0, 1))
-    run = tokens.make_pass(inputs, start, None, {}, None)
-    hidden = run.steps(tokens.plan.forward_steps()[:-1], inputs)
-    logits: Tensor = run.head(hidden[:, -ids_BKL.shape[2] :])
-    return logits.unflatten(0, (-1, num_blocks))
+    with tokens.call.settings():
+        ids_BKL = tokens.call.marked(ids_BKL)
+        vectors_BKD = blocks.call(block_vectors, "", blocks, ids_BKL[:, :-1])
+        context_BKD = blocks.run("forward", vectors_BKD, None, pad_lens_B)
+        inputs = tokens.call(all_token_vectors, "", tokens, context_BKD, ids_BKL)
+        x, run = tokens.begin(inputs, None, None)
+        hidden = run.steps(tokens.plan.forward_steps()[1:-1], x)
+        logits = tokens.end(hidden[:, -ids_BKL.shape[2] :])
+        return logits.unflatten(0, (-1, ids_BKL.shape[1] - 1))
 
 
 def _block_inputs(tokens: TokenStack, expanded_BCD: Tensor, ids_BS: Tensor) -> Tensor:

@@ -7,28 +7,24 @@ Legend: B batch, T tokens, K blocks, L tokens of a block, C vectors of a context
 Source: Block Transformer, arXiv 2406.02657.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.levels_plan import LevelsPlan
 from archspec.runtime.attention import Backend
-from archspec.runtime.compiling import compiled, mark_inputs, mark_slots
+from archspec.runtime.compiling import Caller
 from archspec.runtime.decoder import Decoder
 from archspec.runtime.level_cache import LevelsCache
 from archspec.runtime.level_stacks import (
     BlockStack,
     TokenStack,
-    block_pass,
+    begin_blocks,
+    block_vectors,
     forward_pass,
     pad_blocks,
     padded,
-    start_by_vector_pass,
-    start_pass,
-    token_pass,
+    token_vectors,
 )
 from archspec.runtime.network import Phase
 from archspec.runtime.padding import pad_lens, refuse_padded_sinks
@@ -47,10 +43,10 @@ class LevelsModel(Decoder):
 
     def __init__(self, plan: LevelsPlan, *, attend: Backend, compile: bool) -> None:
         super().__init__()
-        self.plan, self.compiled = plan, compile
-        self.blocks, self.tokens = BlockStack(plan, attend), TokenStack(plan, attend)
+        self.plan = plan
+        call = Caller(compile)
+        self.blocks, self.tokens = BlockStack(plan, attend, call), TokenStack(plan, attend, call)
         self.arch_text = ""
-        self._passes: dict[tuple[object, ...], Callable[..., Any]] = {}
 
     def forward(
         self,
@@ -107,9 +103,8 @@ class LevelsModel(Decoder):
     def new_cache(self, batch: int, context: int) -> LevelsCache:
         """An empty cache for `batch` sequences of up to `context` tokens, all of it allocated now."""
         cache = LevelsCache(self.plan, batch, context, dtype=self.dtype, device=self.device)
-        if self.compiled:
-            mark_slots(cache.blocks)
-            mark_slots(cache.tokens)
+        self.blocks.call.mark_slots(cache.blocks)
+        self.tokens.call.mark_slots(cache.tokens)
         return cache
 
     @torch.no_grad()
@@ -150,6 +145,10 @@ class LevelsModel(Decoder):
 
     def _append(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
         """Take up tokens: whole blocks pass the block level, what is left passes the token level."""
+        with self.tokens.call.settings():
+            return self._take_up(ids_BS, cache, phase, one_by_one)
+
+    def _take_up(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
         length, num_open = self.plan.block_length, cache.num_open
         num_complete, num_left = divmod(num_open + ids_BS.shape[1], length)
         cache.num_cached_tokens += ids_BS.shape[1]
@@ -171,66 +170,45 @@ class LevelsModel(Decoder):
         """The context that the last of these blocks emits."""
         if one_by_one and ids_BKL.shape[1] > 1:
             return [self._run_blocks(ids, cache, phase, False) for ids in ids_BKL.split(1, dim=1)][-1]
-        blocks, num_blocks = cache.blocks, ids_BKL.shape[1]
+        stack, num_blocks = self.blocks, ids_BKL.shape[1]
+        vectors_BKD = stack.call(block_vectors, "", stack, stack.call.marked(ids_BKL))
         phase = phase if num_blocks > 1 else "decode"
-        live_lens, pads_B = blocks.live_lens(num_blocks), blocks.pad_lens_B
-        call = self._pass("blocks", block_pass, phase, pads_B is not None)
-        context_BD: Tensor = call(
-            self.blocks, phase, self._marked(ids_BKL), blocks.input_pos, blocks.storage, live_lens, pads_B
-        )
-        blocks.advance(num_blocks)
+        context_BD = stack.run(phase, vectors_BKD, cache.blocks, cache.blocks.pad_lens_B)[:, -1]
+        cache.blocks.advance(num_blocks)
         return context_BD
 
     def _run_start(self, context_BD: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
         """Begin a block with its context; the logits of its first token."""
         cache.begin_block()
-        tokens, num_first = cache.tokens, self.plan.num_context if self.plan.take == "prefix" else 1
-        phase = phase if num_first > 1 and not one_by_one else "decode"
-        call = self._pass("start", start_by_vector_pass if one_by_one else start_pass, phase, one_by_one)
-        logits_BV, expanded_BCD = call(
-            self.tokens, phase, context_BD, tokens.input_pos, tokens.storage, tokens.live_lens(num_first)
-        )
-        tokens.advance(num_first)
+        stack = self.tokens
+        first_BSD, expanded_BCD = stack.call(begin_blocks, "", stack, context_BD)
+        parts = first_BSD.split(1 if one_by_one else first_BSD.shape[1], dim=1)
+        for part in parts:
+            logits_BSV = stack.run(phase if part.shape[1] > 1 else "decode", part, cache.tokens)
+            cache.tokens.advance(part.shape[1])
         cache.expanded = expanded_BCD if self.plan.take == "summation" else None
-        return logits_BV
+        return logits_BSV[:, -1]
 
     def _run_tokens(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
         """The logits after these tokens of the open block."""
         if one_by_one and ids_BS.shape[1] > 1:
             return [self._run_tokens(ids, cache, phase, False) for ids in ids_BS.split(1, dim=1)][-1]
-        tokens, num_tokens = cache.tokens, ids_BS.shape[1]
-        phase = phase if num_tokens > 1 else "decode"
-        call = self._pass("tokens", token_pass, phase, False)
-        live_lens = tokens.live_lens(num_tokens)
-        logits_BV: Tensor = call(
-            self.tokens, phase, self._marked(ids_BS), cache.expanded, tokens.input_pos, tokens.storage, live_lens
-        )
-        tokens.advance(num_tokens)
+        stack, num_tokens = self.tokens, ids_BS.shape[1]
+        inputs = (stack, stack.call.marked(ids_BS), cache.expanded, cache.tokens.input_pos)
+        x_BSD = stack.call(token_vectors, "", *inputs)
+        logits_BV = stack.run(phase if num_tokens > 1 else "decode", x_BSD, cache.tokens)[:, -1]
+        cache.tokens.advance(num_tokens)
         return logits_BV
 
     def _all_blocks(self, ids_BS: Tensor, blocks_B: Tensor | None) -> Tensor:
         """`forward_pass` over ids of whole blocks."""
-        ids_BKL = ids_BS.unflatten(1, (-1, self.plan.block_length))
-        call = self._pass("forward", forward_pass, "forward", blocks_B is not None)
-        logits_BKLV: Tensor = call(self.blocks, self.tokens, self._marked(ids_BKL), blocks_B)
-        return logits_BKLV
+        return forward_pass(self.blocks, self.tokens, ids_BS.unflatten(1, (-1, self.plan.block_length)), blocks_B)
 
     @torch.no_grad()
     def _forward_by_token(self, ids_BT: Tensor, padding: int, blocks_B: Tensor | None) -> Tensor:
         cache = self.new_cache(*ids_BT.shape)
         cache.begin(padding, blocks_B)
         return torch.stack([self._append(ids, cache, "prefill", True) for ids in ids_BT.split(1, dim=1)], dim=1)
-
-    def _pass(self, name: str, function: Callable[..., Any], *key: object) -> Callable[..., Any]:
-        """The pass itself, or its graph: one for each key."""
-        if not self.compiled:
-            return function
-        if (name, *key) not in self._passes:
-            self._passes[name, *key] = compiled(function)
-        return self._passes[name, *key]
-
-    def _marked(self, ids: Tensor) -> Tensor:
-        return mark_inputs(ids) if self.compiled else ids
 
     @property
     def _iterates(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from archspec.plan import Plan
 from archspec.runtime.attention import Backend
 from archspec.runtime.cache import Cache
-from archspec.runtime.compiling import Runner, mark_slots
+from archspec.runtime.compiling import Caller
 from archspec.runtime.converging import Convergence, SettlingPass
 from archspec.runtime.decoder import Decoder
 from archspec.runtime.network import Network
@@ -28,9 +28,7 @@ class Model(Network, Decoder):
     """
 
     def __init__(self, plan: Plan, *, attend: Backend, compile: bool) -> None:
-        super().__init__(plan, attend)
-        self.compiled = compile
-        self._run = Runner(self, compile)
+        super().__init__(plan, attend, Caller(compile))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, exact: bool = False) -> Tensor:
         """Logits (B, T, V) by teacher forcing; what stands at padded positions means nothing.
@@ -42,7 +40,7 @@ class Model(Network, Decoder):
         pads_B = self._pad_lens(attention_mask, input_ids)
         if exact and self.plan.groups:
             return self._forward_by_token(input_ids, pads_B)
-        return self._run("forward", input_ids, None, pads_B)
+        return self.run("forward", input_ids, None, pads_B)
 
     @torch.no_grad()
     def _forward_by_token(self, input_ids: Tensor, pads_B: Tensor | None) -> Tensor:
@@ -60,16 +58,16 @@ class Model(Network, Decoder):
     ) -> Convergence:
         """Teacher forcing in which layers iterate until the caches they read early move by at most `tolerance`.
 
-        Not compiled. Where no layers iterate, there is nothing to wait for.
+        Where no layers iterate, there is nothing to wait for.
         """
         self._check_ids(input_ids, ("B", "T"))
         self.plan.check_context(input_ids.shape[1])
         if max_passes < 1 or not tolerance >= 0:
             raise ValueError(f"max_passes must be at least 1 and tolerance 0 or more, not {max_passes} and {tolerance}")
-        start = torch.zeros(1, dtype=torch.int64, device=self.device)
-        common = self.make_pass(input_ids, start, None, {}, self._pad_lens(attention_mask, input_ids))
-        settling = SettlingPass(**vars(common), tolerance=tolerance, max_passes=max_passes)
-        return settling.outcome(settling.steps(self.plan.forward_steps(), input_ids))
+        with self.call.settings():
+            x_BTD, common = self.begin(input_ids, None, self._pad_lens(attention_mask, input_ids))
+            settling = SettlingPass(**vars(common), tolerance=tolerance, max_passes=max_passes)
+            return settling.outcome(self.end(settling.steps(self.plan.forward_steps()[1:-1], x_BTD)))
 
     def new_cache(self, batch: int, context: int) -> Cache:
         """An empty cache for `batch` sequences, with memory for `context` tokens of each allocated now.
@@ -79,8 +77,7 @@ class Model(Network, Decoder):
         """
         self.plan.check_context(context)
         cache = Cache(self.plan, batch, context, dtype=self.dtype, device=self.device)
-        if self.compiled:
-            mark_slots(cache)
+        self.call.mark_slots(cache)
         return cache
 
     @torch.no_grad()
@@ -109,7 +106,7 @@ class Model(Network, Decoder):
             cache.pad_lens_B = pads_B
         if num_tokens == 1 or (exact and self.plan.groups):
             return [self.decode(ids_B, cache) for ids_B in input_ids.unbind(1)][-1]
-        logits_B1V = self._run("prefill" if early_exit else "prefill in full", input_ids, cache, cache.pad_lens_B)
+        logits_B1V = self.run("prefill" if early_exit else "prefill in full", input_ids, cache, cache.pad_lens_B)
         cache.advance(num_tokens)
         return logits_B1V[:, 0]
 
@@ -119,7 +116,7 @@ class Model(Network, Decoder):
         self._check_ids(token_ids, ("B",))
         self._check_cache(cache, token_ids.shape[0], 1)
         self.plan.check_context(cache.num_cached_tokens + 1)
-        logits_B1V = self._run("decode", token_ids[:, None], cache, cache.pad_lens_B)
+        logits_B1V = self.run("decode", token_ids[:, None], cache, cache.pad_lens_B)
         cache.advance(1)
         return logits_B1V[:, 0]
 
@@ -131,7 +128,7 @@ class Model(Network, Decoder):
             raise ValueError("a loss needs at least 2 tokens: every token but the first is predicted")
         self.plan.check_context(input_ids.shape[1] - 1)
         pads_B = self._pad_lens(attention_mask, input_ids)
-        logits_BTV = self._run("forward", input_ids[:, :-1], None, pads_B)
+        logits_BTV = self.run("forward", input_ids[:, :-1], None, pads_B)
         targets_BT = input_ids[:, 1:]
         if pads_B is not None:
             targets_BT = self._predicted(targets_BT, pads_B)

@@ -3,20 +3,24 @@
 Legend: B batch, S query tokens, D hidden, V vocab.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, arange, nn
+from torch import Tensor, nn
 
-from archspec.plan import CacheSlot, Plan, Step
-from archspec.runtime.attention import Backend
-from archspec.runtime.cache import LiveLens, Storage
+from archspec.plan import AttentionPlan, CacheSlot, LayerPlan, Plan, RetentionPlan, Step
+from archspec.runtime.attention import Backend, cap
+from archspec.runtime.cache import Cache
+from archspec.runtime.compiling import Caller
 from archspec.runtime.layers import Attention, Block, KeyValueProjection, make_norm
+from archspec.runtime.linear import Linear, linear
 from archspec.runtime.passes import Pass
 from archspec.runtime.retention import Retention
-from archspec.runtime.rope import rope_table
+from archspec.runtime.rope import Table, rope_table
+from archspec.runtime.units import Env
 
-__all__ = ["LiveLens", "Network", "Phase"]
+__all__ = ["Network", "Phase"]
 
 Phase = Literal["forward", "prefill", "prefill in full", "decode"]
 
@@ -24,9 +28,12 @@ Phase = Literal["forward", "prefill", "prefill in full", "decode"]
 class Network(nn.Module):
     """Parameters under the names of `Plan.parameter_shapes`, and `run`, which executes the steps of a phase."""
 
-    def __init__(self, plan: Plan, attend: Backend) -> None:
+    row_kernels = False
+    """Single rows go through kernels of their own: see `Linear`."""
+
+    def __init__(self, plan: Plan, attend: Backend, call: Caller) -> None:
         super().__init__()
-        self.plan, self.attend = plan, attend
+        self.plan, self.attend, self.call = plan, attend, call
         width = plan.hidden_size
         self.embed = nn.Embedding(plan.vocab_size, width) if plan.inputs == "tokens" else None
         table = plan.positions
@@ -40,17 +47,19 @@ class Network(nn.Module):
                 self.caches._modules[slot.name] = KeyValueProjection(slot, width)
         self.norm = make_norm(plan.final_norm, width)
         self.lm_head = _make_head(plan)
-        self._steps: dict[Phase, tuple[Step, ...]] = {
-            "forward": plan.forward_steps(),
-            "prefill": plan.prefill_steps(),
-            "prefill in full": plan.prefill_steps(early_exit=False),
-            "decode": plan.decode_steps(),
+        self._bodies: dict[Phase, tuple[Step, ...]] = {
+            "forward": plan.forward_steps()[1:-1],
+            "prefill": plan.prefill_steps()[1:-1],
+            "prefill in full": plan.prefill_steps(early_exit=False)[1:-1],
+            "decode": plan.decode_steps()[1:-1],
         }
-        self._writers = [self._writer(slot) for slot in plan.slots]
+        self.writers = [self._writer(slot) for slot in plan.slots]
+        self.layer_kinds = [layer_kind(layer, plan.slots) for layer in plan.layers]
+        self.slot_kinds = [slot_kind(slot, plan.layers[slot.writer_idx]) for slot in plan.slots]
         turning = (m for m in self.modules() if isinstance(m, Attention | KeyValueProjection | Retention))
         self._rotations = list(dict.fromkeys(rotation for module in turning for rotation in module.rotations()))
 
-    def _writer(self, slot: CacheSlot) -> tuple[nn.Module | None, nn.Module]:
+    def _writer(self, slot: CacheSlot) -> tuple[nn.Module | None, KeyValueProjection]:
         """The norm before a slot's projection, if it is the writer's, and the projection.
 
         A tuple is not registered by Module, so nothing appears twice in `state_dict`.
@@ -78,31 +87,84 @@ class Network(nn.Module):
         return matrix.weight  # type: ignore[return-value]
 
     def run(
-        self,
-        phase: Phase,
-        inputs: Tensor,
-        start: Tensor,
-        storage: Storage | None,
-        live_lens: LiveLens,
-        pad_lens_B: Tensor | None = None,
+        self, phase: Phase, inputs: Tensor, cache: Cache | None = None, pad_lens_B: Tensor | None = None
     ) -> Tensor:
-        """Execute the steps of `phase` for tokens at positions `start`, `start + 1`, ...
+        """Execute the steps of `phase` for the next tokens of `cache`, or for positions from 0 without one.
 
         Row b's positions before `pad_lens_B[b]` are padding: nothing else depends on them.
 
-        Shapes: inputs (B, S) token ids or (B, S, D) vectors, as the plan says; start (1,); pad_lens_B int64 (B,).
+        Shapes: inputs (B, S) token ids or (B, S, D) vectors, as the plan says; pad_lens_B int64 (B,).
         Returns logits (B, S, V) or vectors (B, S, D); (B, 1, ...) after a `last` step.
-        Effects: writes slots and states of `storage`, if there is one.
+        Effects: writes slots and states of `cache`, if there is one; it still has to `advance`.
         """
-        return self.make_pass(inputs, start, storage, live_lens, pad_lens_B).steps(self._steps[phase], inputs)
+        with self.call.settings():
+            x_BSD, run = self.begin(inputs, cache, pad_lens_B)
+            return self.end(run.steps(self._bodies[phase], x_BSD))
 
-    def make_pass(
-        self, inputs: Tensor, start: Tensor, storage: Storage | None, live_lens: LiveLens, pad_lens_B: Tensor | None
-    ) -> Pass:
-        """What the steps start from."""
-        positions_S = start + arange(inputs.shape[1], device=inputs.device)
-        tables = {r: rope_table(r, positions_S) for r in self._rotations}
-        return Pass(self, start, storage, live_lens, pad_lens_B, positions_S, tables)
+    def begin(self, inputs: Tensor, cache: Cache | None, pad_lens_B: Tensor | None) -> tuple[Tensor, Pass]:
+        """What enters the first layer, and a pass over the steps that follow."""
+        start = torch.zeros(1, dtype=torch.int64, device=inputs.device) if cache is None else cache.input_pos
+        inputs = self.call.marked(inputs)
+        x_BSD, positions_S, tables = self.call(enter, "", self, inputs, start, pad_lens_B)
+        env = Env(positions_S, dict(zip(self._rotations, tables, strict=True)), pad_lens_B)
+        return x_BSD, Pass(self, 0 if cache is None else cache.num_cached_tokens, cache, env)
+
+    def end(self, x_BSD: Tensor) -> Tensor:
+        """Logits, or vectors, from what left the last layer."""
+        out: Tensor = self.call(leave, "", self, x_BSD)
+        return out
+
+    def rope_tables(self, positions_S: Tensor) -> list[Table]:
+        """Of every rotation in use."""
+        return [rope_table(rotation, positions_S) for rotation in self._rotations]
+
+
+def enter(
+    network: Network, inputs: Tensor, start: Tensor, pad_lens_B: Tensor | None
+) -> tuple[Tensor, Tensor, list[Table]]:
+    """What enters the first layer, positions of its rows, and the tables of all rotations. Shapes: start (1,)."""
+    plan = network.plan
+    positions_S = start + torch.arange(inputs.shape[1], device=inputs.device)
+    x_BSD = network.embed(inputs) if plan.inputs == "tokens" and network.embed is not None else inputs
+    x_BSD = x_BSD if plan.embed_scale == 1 else x_BSD * plan.embed_scale
+    if network.positions is not None and plan.positions is not None:
+        # Padding itself counts as the first place.
+        places = positions_S if pad_lens_B is None else (positions_S - pad_lens_B[:, None]).clamp(min=0)
+        x_BSD = x_BSD + network.positions(places + plan.positions.first_row)
+    return network.embed_norm(x_BSD), positions_S, network.rope_tables(positions_S)
+
+
+def leave(network: Network, x_BSD: Tensor) -> Tensor:
+    """Logits, or vectors, from what left the last layer."""
+    plan = network.plan
+    h_BSD: Tensor = network.norm(x_BSD)
+    matrix = network.output_matrix()
+    if matrix is None:
+        return h_BSD
+    bias = None if network.lm_head is None else network.lm_head.bias
+    logits_BSV = linear(h_BSD, matrix, bias, network.row_kernels)
+    return cap(logits_BSV if plan.logit_scale == 1 else logits_BSV * plan.logit_scale, plan.final_softcap)
+
+
+def layer_kind(layer: LayerPlan, slots: tuple[CacheSlot, ...]) -> str:
+    """The same for layers that differ in nothing but their place and in what they read."""
+    mixer, own = layer.mixer, ""
+    match mixer:
+        case AttentionPlan():
+            own = _placeless(slots[mixer.slot_idx]) if mixer.owns_kv else ""
+            mixer = replace(mixer, slot_idx=0)
+        case RetentionPlan():
+            mixer = replace(mixer, state_idx=0)
+    return f"{replace(layer, idx=0, mixer=mixer)} {own}"
+
+
+def slot_kind(slot: CacheSlot, writer: LayerPlan) -> str:
+    """The same for slots that are written alike."""
+    return _placeless(slot) if slot.projected else f"{_placeless(slot)} {writer.norm} {writer.placement}"
+
+
+def _placeless(slot: CacheSlot) -> str:
+    return str(replace(slot, idx=0, name="", writer_idx=0, readers=()))
 
 
 class HeadBias(nn.Module):
@@ -113,10 +175,10 @@ class HeadBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
 
-def _make_head(plan: Plan) -> nn.Linear | HeadBias | None:
+def _make_head(plan: Plan) -> Linear | HeadBias | None:
     """What the logits have of their own."""
     if plan.outputs == "vectors":
         return None
     if not plan.tied_embeddings:
-        return nn.Linear(plan.hidden_size, plan.vocab_size, bias=plan.head_bias)
+        return Linear(plan.hidden_size, plan.vocab_size, bias=plan.head_bias)
     return HeadBias(plan.vocab_size) if plan.head_bias else None

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.plan import RetentionPlan
+from archspec.runtime.linear import Linear
 from archspec.runtime.retention_kernels import pick_kernels
 from archspec.runtime.rope import Rotation, Table, rotate, rotation_of
 
@@ -24,12 +25,12 @@ class Retention(nn.Module):
     def __init__(self, plan: RetentionPlan, hidden_size: int) -> None:
         super().__init__()
         inner = plan.num_heads * plan.head_dim
-        self.q_proj = nn.Linear(hidden_size, inner, bias=False)
-        self.k_proj = nn.Linear(hidden_size, inner, bias=False)
-        self.v_proj = nn.Linear(hidden_size, inner, bias=False)
-        self.g_proj = nn.Linear(hidden_size, inner, bias=False)
-        self.gt_proj = nn.Linear(hidden_size, plan.num_heads, bias=False) if plan.decay == "gated" else None
-        self.o_proj = nn.Linear(inner, hidden_size, bias=False)
+        self.q_proj = Linear(hidden_size, inner, bias=False)
+        self.k_proj = Linear(hidden_size, inner, bias=False)
+        self.v_proj = Linear(hidden_size, inner, bias=False)
+        self.g_proj = Linear(hidden_size, inner, bias=False)
+        self.gt_proj = Linear(hidden_size, plan.num_heads, bias=False) if plan.decay == "gated" else None
+        self.o_proj = Linear(inner, hidden_size, bias=False)
         self.num_heads, self.head_dim, self.state_idx = plan.num_heads, plan.head_dim, plan.state_idx
         self.norm_eps, self.decay = plan.norm_eps, plan.decay
         self.rotation: Rotation | None = rotation_of(plan.rope, plan.head_dim)

@@ -1,0 +1,8 @@
+"""Kernels of the runtime's own, and which calls they serve.
+
+Legend: B batch, S query tokens, T keys in a view, N heads, K kv heads, E head_dim of queries, H of keys, D of values.
+"""
+
+from archspec.runtime.kernels.rows import attend_row, linear, load_rows, serves
+
+__all__ = ["attend_row", "linear", "load_rows", "serves"]

@@ -1,0 +1,443 @@
+// Linear maps and attention of a few rows, as a decode step has them: each weight, key and value is read once, in the
+// layout that it is stored in, and everything is summed in float32. Vectors are those of GCC and Clang, so that the same
+// text serves every processor.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+using torch::stable::Tensor;
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, FEW = 6, SOME = 4;  // 6 x 4 sums fit into 32 registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, FEW = 2, SOME = 2;
+#else
+constexpr int LANES = 4, FEW = 4, SOME = 2;
+#endif
+constexpr int AHEAD = 4;        // rows of a matrix that are read at once
+constexpr int64_t KEYS = 128;   // keys between two corrections of the running maximum
+constexpr int64_t GRAIN = 1 << 14;
+
+typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef uint16_t Half __attribute__((vector_size(LANES * 2), aligned(2)));
+typedef uint32_t Word __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef int32_t Int __attribute__((vector_size(LANES * 4), aligned(4)));
+
+struct BFloat {
+  uint16_t bits;
+};
+
+static inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+static inline Vec load(const BFloat* p) {
+  Word wide = __builtin_convertvector(*reinterpret_cast<const Half*>(p), Word) << 16;
+  Vec out;
+  std::memcpy(&out, &wide, sizeof out);
+  return out;
+}
+static inline float one(float x) { return x; }
+static inline float one(BFloat x) {
+  uint32_t wide = uint32_t(x.bits) << 16;
+  float out;
+  std::memcpy(&out, &wide, sizeof out);
+  return out;
+}
+static inline void put(float x, float* p) { *p = x; }
+static inline void put(float x, BFloat* p) {  // to nearest, ties to even
+  uint32_t wide;
+  std::memcpy(&wide, &x, sizeof wide);
+  p->bits = x != x ? 0x7fc0 : uint16_t((wide + 0x7fff + ((wide >> 16) & 1)) >> 16);
+}
+static inline float sum(Vec v) {
+  float out[LANES];
+  std::memcpy(out, &v, sizeof v);
+  for (int width = LANES / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) out[i] += out[i + width];
+  return out[0];
+}
+
+#if defined(__clang__)
+static inline Vec sums_of(const Vec* v) {
+  Vec out;
+  for (int i = 0; i < LANES; ++i) out[i] = sum(v[i]);
+  return out;
+}
+#else
+// Lane i is the sum of all lanes of v[i].
+static inline __attribute__((always_inline)) Vec sums_of(Vec* v) {
+  for (int half = LANES / 2; half > 0; half /= 2) {
+    Int first, second;
+    for (int i = 0; i < LANES; ++i) first[i] = i & half ? LANES + i - half : i, second[i] = first[i] + half;
+    for (int j = 0; j < half; ++j)
+      v[j] = __builtin_shuffle(v[j], v[j + half], first) + __builtin_shuffle(v[j], v[j + half], second);
+  }
+  return v[0];
+}
+#endif
+
+// exp to about one part in 10^7 (Cephes' polynomial); 0 where it would be below the smallest normal number.
+static inline Vec exponential(Vec x) {
+  Vec zero = {};
+  Vec low = zero - 87.0f, high = zero + 88.0f;
+  Vec y = x > low ? x : low;
+  y = y < high ? y : high;
+  Vec turns = y * 1.44269504f;
+  Int whole = __builtin_convertvector(turns + (turns > zero ? zero + 0.5f : zero - 0.5f), Int);
+  Vec n = __builtin_convertvector(whole, Vec);
+  Vec r = y - n * 0.693359375f + n * 2.12194440e-4f;
+  Vec p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r +
+           1.6666665459e-1f) * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  Int power = (whole + 127) << 23;
+  Vec scale;
+  std::memcpy(&scale, &power, sizeof scale);
+  return x > low ? p * scale : zero;
+}
+
+template <class T>
+static std::vector<float> widened(const T* x, int64_t count) {
+  std::vector<float> out(count);
+  for (int64_t i = 0; i < count; ++i) out[i] = one(x[i]);
+  return out;
+}
+
+// ---- linear: y (M, N) = x (M, K) weight (N, K)^T + bias (N,) ----
+
+template <int M, int R, class T>
+static inline __attribute__((always_inline)) void products(
+    const float* x, const T* weight, float* y, int64_t K, int64_t N, bool fetch) {
+  Vec sums[M][R] = {};
+  int64_t k = 0;
+  for (; k + LANES <= K; k += LANES) {
+    Vec w[R];
+    for (int r = 0; r < R; ++r) w[r] = load(weight + r * K + k);
+    if (fetch)
+      for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * K + k);
+    for (int m = 0; m < M; ++m) {
+      Vec v = load(x + m * K + k);
+      for (int r = 0; r < R; ++r) sums[m][r] += v * w[r];
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int r = 0; r < R; ++r) {
+      float total = sum(sums[m][r]);
+      for (int64_t rest = k; rest < K; ++rest) total += x[m * K + rest] * one(weight[r * K + rest]);
+      y[m * N + r] = total;
+    }
+}
+
+template <int R, class T>
+static void some_outputs(const float* x, const T* weight, float* y, int64_t M, int64_t K, int64_t N, bool fetch) {
+  int64_t m = 0;
+  auto next = [&](auto block, int rows) {
+    block(x + m * K, weight, y + m * N, K, N, fetch && m == 0);
+    m += rows;
+  };
+  while (M - m >= FEW) next(products<FEW, R, T>, FEW);
+  while (M - m >= SOME) next(products<SOME, R, T>, SOME);
+  while (M - m >= 2) next(products<2, R, T>, 2);
+  while (M - m >= 1) next(products<1, R, T>, 1);
+}
+
+template <class T>
+static void linear(const T* x, const T* weight, const T* bias, T* y, int64_t M, int64_t K, int64_t N) {
+  std::vector<float> rows = widened(x, M * K), out(M * N);
+  int64_t blocks = (N + AHEAD - 1) / AHEAD;
+  torch::stable::parallel_for(0, blocks, std::max<int64_t>(1, GRAIN / (K * AHEAD)), [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      int64_t n = block * AHEAD;
+      bool more = n + 2 * AHEAD <= N;
+      if (n + AHEAD <= N)
+        some_outputs<AHEAD>(rows.data(), weight + n * K, out.data() + n, M, K, N, more);
+      else
+        for (; n < N; ++n) some_outputs<1>(rows.data(), weight + n * K, out.data() + n, M, K, N, false);
+    }
+  });
+  for (int64_t m = 0; m < M; ++m)
+    for (int64_t n = 0; n < N; ++n) put(out[m * N + n] + (bias ? one(bias[n]) : 0.0f), y + m * N + n);
+}
+
+// ---- attention of one query a sequence ----
+
+struct Sight {  // which positions a query sees
+  int64_t query, window, sinks;
+  bool sees_self;
+  bool of(int64_t p, int64_t padding) const {
+    if (p < padding || p < 0 || (sees_self ? p > query : p >= query)) return false;
+    return window < 0 || p > query - window || p < sinks;
+  }
+};
+
+constexpr float NONE = -std::numeric_limits<float>::infinity();
+
+struct Partial {  // a softmax over some of the keys: largest score, sum of weights, weighted sum of values
+  float most = NONE, total = 0;
+  std::vector<float> values;
+};
+
+// Asks for a row of memory that the next loop will read, while this one computes.
+template <class T>
+static inline void fetch(const T* row, int64_t size) {
+  for (int64_t byte = 0; byte < size * int64_t(sizeof(T)); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(row) + byte, 0, 2);
+}
+
+// Scores (Q, KEYS) of `count` keys, for Q queries at once. Asks for the values, (count, D).
+template <int Q, class T>
+static inline void dots(float (*scores)[KEYS], const float* q, int64_t E, const T* keys, int64_t stride, int64_t count,
+                        int64_t H, const T* values, int64_t value_stride, int64_t D) {
+  constexpr int AT_ONCE = LANES / Q;
+  for (int64_t from = 0; from < count; from += AT_ONCE) {
+    const T* rows[AT_ONCE];
+    for (int t = 0; t < AT_ONCE; ++t) rows[t] = keys + std::min(from + t, count - 1) * stride;
+    for (int t = 0; t < AT_ONCE; ++t) fetch(values + std::min(from + t, count - 1) * value_stride, D);
+    Vec sums[Q * AT_ONCE] = {};
+    int64_t h = 0;
+    for (; h + LANES <= H; h += LANES) {
+      Vec query[Q];
+      for (int i = 0; i < Q; ++i) query[i] = load(q + i * E + h);
+      for (int t = 0; t < AT_ONCE; ++t) {
+        Vec key = load(rows[t] + h);
+        for (int i = 0; i < Q; ++i) sums[i * AT_ONCE + t] += query[i] * key;
+      }
+    }
+    Vec totals = sums_of(sums);
+    for (int i = 0; i < Q; ++i)
+      for (int t = 0; t < AT_ONCE; ++t) {
+        float total = totals[i * AT_ONCE + t];
+        for (int64_t rest = h; rest < H; ++rest) total += q[i * E + rest] * one(rows[t][rest]);
+        scores[i][from + t] = total;
+      }
+  }
+}
+
+// out (Q, D) += weights (Q, KEYS) values (count, D). Asks for the keys, (count, H), of the next block.
+template <int Q, class T>
+static inline void add_values(float* const* out, const float (*weights)[KEYS], const T* values, int64_t stride,
+                              int64_t count, int64_t D, const T* keys, int64_t key_stride, int64_t H) {
+  constexpr int WIDE = LANES == 16 ? 4 : 2;
+  int64_t d = 0;
+  auto step = [&](auto width) {
+    constexpr int W = decltype(width)::value;
+    for (; d + W * LANES <= D; d += W * LANES) {
+      Vec sums[Q][W];
+      for (int i = 0; i < Q; ++i)
+        for (int j = 0; j < W; ++j) sums[i][j] = load(out[i] + d + j * LANES);
+      for (int64_t t = 0; t < count; ++t) {
+        const T* row = values + t * stride + d;
+        if (d == 0) fetch(keys + t * key_stride, H);
+        for (int j = 0; j < W; ++j) {
+          Vec value = load(row + j * LANES);
+          for (int i = 0; i < Q; ++i) sums[i][j] += weights[i][t] * value;
+        }
+      }
+      for (int i = 0; i < Q; ++i)
+        for (int j = 0; j < W; ++j) std::memcpy(out[i] + d + j * LANES, &sums[i][j], sizeof(Vec));
+    }
+  };
+  step(std::integral_constant<int, WIDE>{});
+  step(std::integral_constant<int, 1>{});
+  for (; d < D; ++d)
+    for (int i = 0; i < Q; ++i)
+      for (int64_t t = 0; t < count; ++t) out[i][d] += weights[i][t] * one(values[t * stride + d]);
+}
+
+struct Scoring {
+  float scale, softcap;
+  // Of KEYS products, in place; tanh(y) = 1 - 2 / (exp(2 y) + 1).
+  void apply(float* scores) const {
+    for (int64_t t = 0; t < KEYS; t += LANES) {
+      Vec y = load(scores + t) * scale;
+      if (softcap > 0) y /= softcap, y = softcap * (1.0f - 2.0f / (exponential(y + y) + 1.0f));
+      std::memcpy(scores + t, &y, sizeof y);
+    }
+  }
+};
+
+template <class T>
+struct Head {  // keys and values of one kv head
+  const T *keys, *values;
+  int64_t key_stride, value_stride, H, D;
+};
+
+// One block of keys for Q queries that share them. `q` is (Q, E): with E = 2 H the second half of a query is for sinks.
+template <int Q, class T>
+static void attend_block(const float* q, int64_t E, const Head<T>& head, int64_t from, int64_t count, const float* hidden,
+                         const bool* is_sink, const Scoring& scoring, Partial* parts) {
+  alignas(64) float scores[Q][KEYS] = {};
+  const T* keys = head.keys + from * head.key_stride;
+  const T* values = head.values + from * head.value_stride;
+  dots<Q>(scores, q, E, keys, head.key_stride, count, head.H, values, head.value_stride, head.D);
+  if (E > head.H)
+    for (int64_t t = 0; t < count; ++t)
+      if (is_sink[t])
+        for (int i = 0; i < Q; ++i) {
+          scores[i][t] = 0;
+          for (int64_t h = 0; h < head.H; ++h)
+            scores[i][t] += q[i * E + head.H + h] * one(keys[t * head.key_stride + h]);
+        }
+  float* out[Q];
+  for (int i = 0; i < Q; ++i) {
+    Partial& part = parts[i];
+    float most = part.most;
+    scoring.apply(scores[i]);
+    for (int64_t t = 0; t < KEYS; ++t) scores[i][t] += hidden[t];
+    for (int64_t t = 0; t < KEYS; ++t) most = scores[i][t] > most ? scores[i][t] : most;
+    float shrink = std::exp(part.most - most);
+    if (shrink != 1)
+      for (int64_t d = 0; d < head.D; ++d) part.values[d] *= shrink;
+    Vec total = {};
+    for (int64_t t = 0; t < KEYS; t += LANES) {
+      Vec weights = exponential(load(scores[i] + t) - most);
+      std::memcpy(scores[i] + t, &weights, sizeof weights);
+      total += weights;
+    }
+    part.total = part.total * shrink + sum(total), part.most = most;
+    out[i] = part.values.data();
+  }
+  add_values<Q>(out, scores, values, head.value_stride, count, head.D, keys + KEYS * head.key_stride, head.key_stride,
+                head.H);
+}
+
+// Keys `begin` to `end` of one kv head, for the G queries that read it. `hidden` holds 0 where a key is seen.
+template <class T>
+static void attend_keys(const float* q, int64_t E, int64_t G, const Head<T>& head, int64_t begin, int64_t end,
+                        const float* hidden, const bool* is_sink, const Scoring& scoring, Partial* parts) {
+  for (int64_t from = begin; from < end; from += KEYS) {
+    int64_t count = std::min(KEYS, end - from);
+    if (std::all_of(hidden + from, hidden + from + count, [](float x) { return x == NONE; })) continue;
+    alignas(64) float here[KEYS];
+    std::fill(std::copy_n(hidden + from, count, here), here + KEYS, NONE);
+    auto block = [&](auto queries, int64_t g) {
+      attend_block<decltype(queries)::value>(q + g * E, E, head, from, count, here, is_sink + from, scoring, parts + g);
+    };
+    int64_t g = 0;
+    for (; g + 4 <= G; g += 4) block(std::integral_constant<int, 4>{}, g);
+    for (; g + 2 <= G; g += 2) block(std::integral_constant<int, 2>{}, g);
+    for (; g < G; ++g) block(std::integral_constant<int, 1>{}, g);
+  }
+}
+
+template <class T>
+static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, const int64_t* positions, int64_t query,
+                   int64_t window, int64_t sinks, bool sees_self, const int64_t* pads, Scoring scoring,
+                   const T* sink_logits, Tensor& out) {
+  int64_t B = q.size(0), N = q.size(1), E = q.size(3), K = keys.size(1), T_ = keys.size(2), H = keys.size(3);
+  int64_t D = values.size(3), G = N / K;
+  const T* k = static_cast<const T*>(keys.data_ptr());
+  const T* v = static_cast<const T*>(values.data_ptr());
+  std::vector<float> wide = widened(static_cast<const T*>(q.data_ptr()), B * N * E);
+  int64_t threads = torch::stable::get_num_threads();
+  int64_t splits = std::clamp<int64_t>(B * K >= threads ? 1 : threads / (B * K), 1, std::max<int64_t>(1, T_ / KEYS));
+  int64_t size = (T_ + splits - 1) / splits;
+  // What a sequence sees is the same in all heads; without padding, in all sequences.
+  int64_t sights = pads ? B : 1;
+  Sight sight{query, window, sinks, sees_self};
+  std::vector<float> hidden(sights * T_);
+  std::unique_ptr<bool[]> is_sink(new bool[T_]);
+  for (int64_t t = 0; t < T_; ++t) {
+    is_sink[t] = positions[t] < sinks;
+    for (int64_t b = 0; b < sights; ++b) hidden[b * T_ + t] = sight.of(positions[t], pads ? pads[b] : 0) ? 0.0f : NONE;
+  }
+  std::vector<Partial> parts(B * K * splits * G);
+  for (Partial& part : parts) part.values.assign(D, 0.0f);
+  torch::stable::parallel_for(0, B * K * splits, 1, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) {
+      int64_t b = task / (K * splits), head = task / splits % K, split = task % splits;
+      Head<T> shared{k + b * keys.stride(0) + head * keys.stride(1), v + b * values.stride(0) + head * values.stride(1),
+                     keys.stride(2), values.stride(2), H, D};
+      attend_keys(wide.data() + (b * N + head * G) * E, E, G, shared, split * size, std::min(T_, (split + 1) * size),
+                  hidden.data() + (pads ? b * T_ : 0), is_sink.get(), scoring, parts.data() + task * G);
+    }
+  });
+  T* o = static_cast<T*>(out.data_ptr());
+  for (int64_t row = 0; row < B * N; ++row) {
+    int64_t b = row / N, head = row % N / G, g = row % G;
+    auto part = [&](int64_t split) -> Partial& { return parts[((b * K + head) * splits + split) * G + g]; };
+    float most = sink_logits ? one(sink_logits[row % N]) : NONE;
+    float total = sink_logits ? 1.0f : 0.0f;
+    for (int64_t s = 0; s < splits; ++s) {
+      float larger = std::max(most, part(s).most);
+      if (larger == NONE) continue;
+      total = total * std::exp(most - larger) + part(s).total * std::exp(part(s).most - larger);
+      most = larger;
+    }
+    for (int64_t d = 0; d < D; ++d) {
+      float value = 0;
+      for (int64_t s = 0; s < splits; ++s)
+        if (part(s).total > 0) value += part(s).values[d] * std::exp(part(s).most - most);
+      put(total > 0 ? value / total : 0.0f, o + row * D + d);
+    }
+  }
+}
+
+// ---- what torch sees ----
+
+template <class Call>
+static void by_dtype(const Tensor& like, Call call) {
+  switch (like.scalar_type()) {
+    case torch::headeronly::ScalarType::Float:
+      return call(float{});
+    case torch::headeronly::ScalarType::BFloat16:
+      return call(BFloat{});
+    default:
+      STD_TORCH_CHECK(false, "archspec's kernels take float32 and bfloat16");
+  }
+}
+
+template <class T>
+static const T* data_or_null(const std::optional<Tensor>& tensor) {
+  return tensor ? static_cast<const T*>(tensor->data_ptr()) : nullptr;
+}
+
+Tensor linear_op(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  int64_t K = weight.size(1), N = weight.size(0), M = x.numel() / K;
+  Tensor rows = torch::stable::contiguous(x);
+  STD_TORCH_CHECK(weight.is_contiguous() && x.scalar_type() == weight.scalar_type(), "a contiguous weight of x's dtype");
+  std::vector<int64_t> sizes;
+  for (int64_t i = 0; i + 1 < x.dim(); ++i) sizes.push_back(x.size(i));
+  sizes.push_back(N);
+  Tensor y = torch::stable::new_empty(rows, sizes);
+  by_dtype(rows, [&](auto like) {
+    using T = decltype(like);
+    linear(static_cast<const T*>(rows.data_ptr()), static_cast<const T*>(weight.data_ptr()), data_or_null<T>(bias),
+           static_cast<T*>(y.data_ptr()), M, K, N);
+  });
+  return y;
+}
+
+Tensor attend_op(const Tensor& q, const Tensor& keys, const Tensor& values, const Tensor& k_positions,
+                 const Tensor& q_position, int64_t window, int64_t sinks, bool sees_self,
+                 const std::optional<Tensor>& pads, double scale, double softcap,
+                 const std::optional<Tensor>& sink_logits) {
+  STD_TORCH_CHECK(keys.stride(3) == 1 && values.stride(3) == 1, "keys and values lie together");
+  Tensor rows = torch::stable::contiguous(q);
+  Tensor out = torch::stable::new_empty(rows, {q.size(0), q.size(1), 1, values.size(3)});
+  by_dtype(rows, [&](auto like) {
+    using T = decltype(like);
+    attend<T>(rows, keys, values, static_cast<const int64_t*>(k_positions.data_ptr()),
+              *static_cast<const int64_t*>(q_position.data_ptr()), window, sinks, sees_self,
+              data_or_null<int64_t>(pads), Scoring{float(scale), float(softcap)}, data_or_null<T>(sink_logits), out);
+  });
+  return out;
+}
+
+STABLE_TORCH_LIBRARY(archspec_rows, m) {
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  m.def(
+      "attend(Tensor q, Tensor keys, Tensor values, Tensor k_positions, Tensor q_position, int window, int sinks, "
+      "bool sees_self, Tensor? pads, float scale, float softcap, Tensor? sink_logits) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(archspec_rows, CPU, m) {
+  m.impl("linear", TORCH_BOX(&linear_op));
+  m.impl("attend", TORCH_BOX(&attend_op));
+}

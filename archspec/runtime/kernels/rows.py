@@ -1,0 +1,82 @@
+"""Linear maps and attention of a few rows on a CPU, as a decode step has them (`rows.cpp`).
+
+A step is bound by the bytes of weights and caches that it reads. These read them once, in the layout in which a model
+holds them anyway, at the speed of memory; libraries' matrix products for many rows do not, or want a packed copy of
+every weight.
+"""
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archspec.runtime.kernels.building import KernelBuildError, build
+
+if TYPE_CHECKING:
+    from archspec.runtime.attention import Scoring, Visibility
+
+MOST_ROWS = {torch.float32: 32, torch.bfloat16: 8}
+"""Rows up to which `linear` is faster than torch's: beyond, arithmetic is what it waits for (docs/benchmarks)."""
+
+
+@cache
+def load_rows() -> bool:
+    """Build and load the kernels if need be; whether they are there. Effects: a warning, once, if they are not."""
+    try:
+        torch.ops.load_library(str(build(Path(__file__).with_name("rows.cpp"))))
+    except (KernelBuildError, OSError) as error:
+        warnings.warn(f"decoding goes on without its own kernels: {error}", stacklevel=2)
+        return False
+    torch.library.register_fake("archspec_rows::linear", _linear_shape)
+    torch.library.register_fake("archspec_rows::attend", _attend_shape)
+    return True
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels take tensors like this one, in what is being computed now."""
+    return x.device.type == "cpu" and x.dtype in MOST_ROWS and not torch.is_grad_enabled()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` where `serves(x)`, by whoever is faster for that many rows."""
+    if x.numel() // x.shape[-1] > MOST_ROWS[x.dtype]:
+        return F.linear(x, weight, bias)
+    out: Tensor = torch.ops.archspec_rows.linear(x, weight, bias)
+    return out
+
+
+def attend_row(
+    q_BN1E: Tensor, keys_BKTH: Tensor, values_BKTD: Tensor, visibility: "Visibility", scoring: "Scoring"
+) -> Tensor:
+    """Attention of one query a sequence, (B, N, 1, D); zeros for a query that sees nothing.
+
+    With E = 2 H the second half of a query is what it turns towards sinks.
+    """
+    sight = visibility.sight
+    out: Tensor = torch.ops.archspec_rows.attend(
+        q_BN1E,
+        keys_BKTH,
+        values_BKTD,
+        visibility.k_positions,
+        visibility.q_positions,
+        -1 if sight.window is None else sight.window,
+        sight.sinks,
+        sight.sees_self,
+        visibility.pad_lens,
+        scoring.scale,
+        scoring.softcap or 0.0,
+        scoring.sink_logits,
+    )
+    return out
+
+
+def _linear_shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _attend_shape(q: Tensor, keys: Tensor, values: Tensor, *rest: object) -> Tensor:
+    return q.new_empty((*q.shape[:3], values.shape[3]))

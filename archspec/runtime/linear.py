@@ -1,0 +1,22 @@
+"""Linear maps, computed by whoever is fastest for the number of rows at hand."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.runtime import kernels
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that takes single positions through the kernels for few rows, once `row_kernels` says so."""
+
+    row_kernels = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias, self.row_kernels)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, row_kernels: bool) -> Tensor:
+    """x weight^T + bias. Shapes: x (B, S, inputs), weight (outputs, inputs)."""
+    if row_kernels and x.ndim == 3 and x.shape[1] == 1 and kernels.serves(x):
+        return kernels.linear(x, weight, bias)
+    return F.linear(x, weight, bias)

@@ -131,7 +131,8 @@ def stored_view(
     buffer_BK2CH: Tensor, num_written: Tensor, length: int, window: int | None, sinks: int
 ) -> View:
     """What lies in the first `length` places of a buffer after `num_written` tokens. Shapes: num_written (1,)."""
-    keys, values = buffer_BK2CH[:, :, :, :length].unbind(2)
+    # Not one slice for both: that one may be contiguous, and compilers tell the cases apart.
+    keys, values = buffer_BK2CH[:, :, 0, :length], buffer_BK2CH[:, :, 1, :length]
     return View(keys, values, stored_positions(num_written, length, window, sinks))
 
 

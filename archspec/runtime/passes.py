@@ -3,10 +3,10 @@
 Legend: B batch, S query tokens, T keys in a view, D hidden, V vocab.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -48,6 +48,10 @@ class Pass:
     def num_tokens(self) -> int:
         return self.env.positions.shape[0]
 
+    def call(self, unit: Callable[..., Any], kind: object, *args: Any) -> Any:
+        """The unit, which is another one for single rows."""
+        return self.network.call(unit, (kind, self.num_tokens == 1), *args)
+
     def steps(self, steps: tuple[Step, ...], x: Tensor) -> Tensor:
         """`x` after all steps between the ends of the stack."""
         current, done = self, 0
@@ -84,11 +88,11 @@ class Pass:
         block, kind = network.layers[idx], network.layer_kinds[idx]
         if self.num_tokens == 1 and self.cache is not None and self.keep:
             buffer, length = self.buffer(slot), self.cache.live_len(slot, self.start + 1)
-            y_BSD: Tensor = network.call(units.own_row, kind, block, x_BSD, self.env, buffer, length, network.attend)
+            y_BSD: Tensor = self.call(units.own_row, kind, block, x_BSD, self.env, buffer, length, network.attend)
             if slot.readers != (idx,):
                 self.views[slot.idx] = self.stored(slot, self.start + 1)
             return y_BSD
-        y_BSD, *chunk = network.call(units.own_layer, kind, block, x_BSD, self.env, network.attend)
+        y_BSD, *chunk = self.call(units.own_layer, kind, block, x_BSD, self.env, network.attend)
         self.take(slot, (chunk[0], chunk[1]))
         return y_BSD
 
@@ -96,10 +100,10 @@ class Pass:
         norm, project = self.network.writers[slot.idx]
         kind = self.network.slot_kinds[slot.idx]
         if self.num_tokens == 1 and self.cache is not None and self.keep:
-            self.network.call(units.write_row, kind, norm, project, x_BSD, self.env, self.buffer(slot))
+            self.call(units.write_row, kind, norm, project, x_BSD, self.env, self.buffer(slot))
             self.views[slot.idx] = self.stored(slot, self.start + 1)
             return
-        self.take(slot, self.network.call(units.write, kind, norm, project, x_BSD, self.env))
+        self.take(slot, self.call(units.write, kind, norm, project, x_BSD, self.env))
 
     def take(self, slot: CacheSlot, chunk: Chunk) -> None:
         """New keys and values: note what readers see, and keep them."""
@@ -155,16 +159,16 @@ class Pass:
         return self.views[key]
 
     def layer(self, idx: int, x_BSD: Tensor) -> Tensor:
-        call, kind = self.network.call, self.network.layer_kinds[idx]
+        kind = self.network.layer_kinds[idx]
         block: Block = self.network.layers[idx]  # type: ignore[assignment]
         if isinstance(block.mixer, Retention):
             state = None if self.cache is None else self.cache.storage.states[block.mixer.state_idx]
             if state is not None and self.keep:
-                return call(units.retain_in_place, kind, block, x_BSD, self.env, state)
-            return call(units.retain, kind, block, x_BSD, self.env, state)[0]
+                return self.call(units.retain_in_place, kind, block, x_BSD, self.env, state)
+            return self.call(units.retain, kind, block, x_BSD, self.env, state)[0]
         view = None if block.mixer is None else self.view(block.mixer)
         seen = None if view is None else (view.front, view.sinks)
-        return call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
+        return self.call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
 
     def last(self) -> "Pass":
         """The same for the last position alone."""

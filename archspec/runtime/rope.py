@@ -3,6 +3,7 @@
 Legend: B batch, S query tokens, N heads, H head_dim, R rotated dimensions (R <= H, even).
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -37,8 +38,14 @@ def rotation_of(rope: Rope, head_dim: int, limit: int | None = None) -> Rotation
         return None
     stretch = stretch_of(rope.scaling)
     if rope.kind == "proportional":
-        return Rotation(rope.kind, rope.theta, head_dim, limit, rotary_dim // 2, stretch)
-    return Rotation(rope.kind, rope.theta, rotary_dim, limit, None, stretch)
+        return _same(Rotation(rope.kind, rope.theta, head_dim, limit, rotary_dim // 2, stretch))
+    return _same(Rotation(rope.kind, rope.theta, rotary_dim, limit, None, stretch))
+
+
+@cache
+def _same(rotation: Rotation) -> Rotation:
+    """One object for equal rotations: compiled functions tell keys of a dictionary apart by identity."""
+    return rotation
 
 
 def rope_table(rotation: Rotation, positions_S: Tensor) -> Table:

@@ -48,7 +48,7 @@ def test_every_stage(model, io):
         vectors = model.blocks.vectors(ids)
         close(vectors, io["input_block_embeds"])
         start = torch.zeros(1, dtype=torch.int64)
-        contexts = model.blocks.run("forward", vectors, start, None, {})
+        contexts = model.blocks.run("forward", vectors)
         close(contexts, io["block_embeddings"])
         expanded = model.tokens.expand(contexts[:, :-1])
         close(expanded, io["expanded_block_embeddings"])

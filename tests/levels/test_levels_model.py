@@ -177,7 +177,7 @@ def test_summation_adds_a_vector_to_the_token_before():
     ids = random_ids(1, 8)
     with torch.no_grad():
         model.loss(ids)
-        context = model.blocks.run("forward", model.blocks.vectors(ids[:, None, :4]), torch.zeros(1).long(), None, {})
+        context = model.blocks.run("forward", model.blocks.vectors(ids[:, None, :4]))
         expanded = model.tokens.expansion(context[:, 0]).reshape(1, 4, 16)
         before = torch.cat((torch.zeros_like(ids[:, :1]), ids[:, 4:7]), dim=1)
         torch.testing.assert_close(inputs[0], model.tokens.embed.weight[before] + expanded)

@@ -21,7 +21,7 @@ def test_every_parameter_learns(name):
 def reached(model, t):
     """Positions whose input vectors the output at position t depends on."""
     x = torch.randn(1, LENGTH, hand_plans.WIDTH, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    y = model.run("forward", x, torch.zeros(1, dtype=torch.int64), None, {})
+    y = model.run("forward", x)
     y[:, t].square().sum().backward()
     return x.grad[0].abs().sum(-1).nonzero()[:, 0].tolist()
 

@@ -45,7 +45,7 @@ def reference(model, ids):
     def run(steps, x):
         for step in steps:
             if step.op == "write":
-                norm, project = model._writers[step.idx]
+                norm, project = model.writers[step.idx]
                 caches[step.idx] = project(x if norm is None else norm(x), tables)
             elif step.op == "layer":
                 block, mixer = model.layers[step.idx], plan.layers[step.idx].mixer
@@ -154,9 +154,8 @@ def test_the_ring_holds_the_last_pass():
     with torch.no_grad():
         cache = model.new_cache(2, LENGTH)
         model.prefill(ids, cache)
-        start = torch.zeros(1, dtype=torch.int64)
-        run = model.make_pass(ids, start, None, {}, None)
-        run.steps(model.plan.forward_steps(), ids)
+        x, run = model.begin(ids, None, None)
+        run.steps(model.plan.body, x)
     for slot in model.plan.slots:
         for index, expected in enumerate(run.written[slot.idx]):
             found = cache.storage.slots[slot.idx][:, :, index]

@@ -5,9 +5,11 @@ import pytest
 import torch
 from hand_plans import sharp_model, tokens
 
-from archspec.runtime.attention import Layout, Scoring, Sight, View, Visibility, attend_sdpa
+from archspec.runtime.attention import Scoring, Sight, View, Visibility
+from archspec.runtime.backends import attend_sdpa
 from archspec.runtime.layers import Attention
 from archspec.runtime.rope import rope_table, rotate
+from archspec.runtime.units import Env
 from archspec.spec.model import Rope
 
 WINDOW, SINKS = 4, 2
@@ -42,10 +44,11 @@ def test_positions_are_places_in_the_cache(kind, percent):
     h, (keys, values) = torch.randn(2, 17, 32), torch.randn(2, 2, 2, 17, 8)
     positions = torch.arange(17)
     tables = {r: rope_table(r, positions) for r in module.rotations()}
-    view = View(rotate(keys, module.rotation, tables), values, positions, Layout(None, 0, "new"))
-    visibility = Visibility(positions, positions, module.sight)
-    found = module(h, tables, view, visibility, attend_sdpa)
-    torch.testing.assert_close(found, attend_by_place(module, h, keys, values), atol=1e-5, rtol=0)
+    turned = rotate(keys, module.rotation, tables)
+    for front in (None, 0):
+        view = View(turned, values, positions, front)
+        found = module(h, tables, view, Env(positions, tables), attend_sdpa)
+        torch.testing.assert_close(found, attend_by_place(module, h, keys, values), atol=1e-5, rtol=0)
 
 
 def test_sinks_are_seen_beside_the_window():

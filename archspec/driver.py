@@ -10,6 +10,7 @@ from pathlib import Path
 from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
 from archspec.checks.deployment import Deployment, check_deployment
+from archspec.collecting import few_collections
 from archspec.compose import compose
 from archspec.compose.settings import Settings, check_known
 from archspec.diagnostics import Diagnostic, has_errors
@@ -122,6 +123,7 @@ def analyse_spec(spec: ModelSpec) -> Analysis:
     return analyse_text(format_spec(spec), f"<{spec.name}>")
 
 
+@few_collections()
 def analyse_source(source: Source, settings: Settings | None = None) -> Analysis:
     """Every phase over one source, as far as they go. Raises SettingError."""
     file, broken = parse_file(source)

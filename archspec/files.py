@@ -4,7 +4,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from archspec.diagnostics import Diagnostic
@@ -16,7 +15,6 @@ BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnreadableFile(Diagnostic):
     """A file that cannot be read as a spec.
 

@@ -9,7 +9,7 @@ import typer
 from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show, sweep
 from archspec.cli.common import CliError
 
-# Imports make many objects and no garbage: looking for it as often as usual is a tenth of a short command.
+# A command ends before there is enough garbage to be worth looking for.
 gc.set_threshold(100_000)
 
 app = typer.Typer(

@@ -362,7 +362,7 @@ def _kind(dropped: Any) -> str:
     rule = getattr(dropped, "data", None)
     if terminal is None and rule is None:
         return "any"
-    if terminal == "_LAYERS":
+    if terminal in ("_LAYERS", "_TOTAL_LAYERS"):
         return "layers"
     if terminal == "_CACHE" or rule == "cache_head":
         return "cache"

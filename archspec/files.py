@@ -30,6 +30,10 @@ class UnreadableFile(Diagnostic):
         return self.problem
 
 
+Reader = Callable[[Path], tuple[Source, Diagnostic | None]]
+"""Where the text of a file comes from: the file, or an editor that has it open."""
+
+
 def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
     """The text of a file, or why there is none."""
     try:

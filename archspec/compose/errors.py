@@ -14,6 +14,10 @@ def guesses(span: Span, word: str, known: tuple[str, ...]) -> tuple[Help, ...]:
     return (Help(f"there is {listing(known[:MAX_LABELS], 'and')}"),) if known else ()
 
 
+_NEIGHBOURS = ("above", "previous", "prev", "next", "before")
+"""What people write for `below`."""
+
+
 class UnknownNumber(Diagnostic):
     """A name that stands for no number.
 
@@ -47,6 +51,8 @@ class UnknownNumber(Diagnostic):
         return "expected a number, or the name of one"
 
     def helps(self) -> tuple[Help, ...]:
+        if self.word in _NEIGHBOURS:
+            return (Help("a cache is named by its layer; `cache@below` is the nearest that a layer below has"),)
         return (*guesses(self.span, self.word, self.known), Help(f"or define it: `let {self.word} = 1024`"))
 
 

@@ -113,6 +113,8 @@ class StatedTwice(Diagnostic):
         if self.setting == "layers":
             example = f"`{self.span.text} attend`"
             return (Help(f"a number alone is the total; a statement about one layer says what it is: {example}"),)
+        if self.setting.startswith(("blocks of", "tokens in")):
+            return (Help("a model has one level of each kind: `blocks of ... tokens { }` and `tokens in block { }`"),)
         if self.span.text == self.first.text:
             return (Help("leave one of them out: they say the same", without(self.span), safe=True),)
         return (Help("leave one of them out", without(self.span)),)

@@ -311,6 +311,8 @@ class Recovery:
         self._report(action.diagnostic)
         if at.terminal == "_USE":
             self.lost.add("use")
+        if any(getattr(value, "type", None) == "_DEFINE" for value in parser.parser_state.value_stack):
+            self.lost.add("define")
         self._skip_head(parser, token.end_pos)
 
     def _skip_head(self, parser: Any, position: int) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Span
-from archspec.syntax import errors, habits, missing
+from archspec.syntax import errors, habits, missing, mixups
 from archspec.syntax.names import ReservedName
 from archspec.syntax.scan import after_blanks, word_before
 from archspec.syntax.situation import Feed, Repair, Situation
-from archspec.syntax.words import MIXER_WORDS, NO_NAMES, NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, meant
+from archspec.syntax.words import NO_NAMES, NOT_YET, OTHER_NAMES, STATEMENTS_TO_COME, meant
 
 _ITEMS = frozenset({"RANGE", "INT", "LAST", "REST", "OPEN_RANGE"})
 _HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED", "_FINAL", "_POSITIONS", "_HEAD_BIAS", "_LOGIT"})
 _AFTER_CACHE = re.compile(r"cache[ \t]*@[ \t]*\d{1,18}[ \t]*$")
-_LAYERS = re.compile(r"\blayers[ \t]+$")
+_QUOTED = re.compile(r"['‘’`][^\s'‘’`]*['‘’`]?")
 _TOTAL = re.compile(r"\blayers[ \t]+(\d{1,18})[ \t]*$")
 
 
@@ -68,7 +68,11 @@ def _file_without_quotes(at: Situation) -> Repair | None:
         return None
     hint = 'the file stands in quotes: `use "common.arch"`'
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
-    return Repair(errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=hint))
+    span, text = at.span, at.source.text
+    if text[span.start - 1] in "'‘’`":  # the quotes are meant for it
+        quoted = _QUOTED.match(text, span.start - 1)
+        span = Span(at.source, *quoted.span()) if quoted else span
+    return Repair(errors.UnexpectedText(span=span, written=written, expected=at.shown, hint=hint))
 
 
 def _cross_attend_in_two_words(at: Situation) -> Repair | None:
@@ -223,18 +227,6 @@ def _no_mixer(at: Situation, end: int, following: tuple[Feed, ...]) -> Repair:
     return Repair(diagnostic, (("NAME", ""), *following), pop_to="NAME")
 
 
-def _no_layer_list(at: Situation) -> Repair | None:
-    """`layers attend`: which ones?"""
-    if at.text not in MIXER_WORDS or not _LAYERS.search(at.source.text, max(0, at.span.start - 100), at.span.start):
-        return None
-    hint = (
-        f"say which layers: `layers 1-12 {at.text}`, or `layers rest {at.text}` for all that are declared nowhere else"
-    )
-    return Repair(
-        errors.UnexpectedWord(span=at.span, word=at.text, words=(), expected=("layers such as `1-12`",), hint=hint)
-    )
-
-
 def _colon(at: Situation) -> Repair | None:
     """`layers: 24`, `width: 3072`, as in YAML."""
     if at.terminal != "_COLON" or not at.accepted & {"TOTAL", "INT", "NAME"}:
@@ -265,6 +257,7 @@ def _misspelt(at: Situation) -> Repair | None:
 _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _capital,
     *habits.FIRST,
+    *mixups.RULES,
     _cross_attend_in_two_words,
     _missing_to,
     _missing_at,
@@ -279,10 +272,10 @@ _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _file_without_quotes,
     _not_yet,
     _layer_list,
-    _no_layer_list,
     _colon,
     _misspelt,
     *habits.LAST,
+    *mixups.LAST,
 )
 
 

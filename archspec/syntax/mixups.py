@@ -154,7 +154,7 @@ def _let(at: Situation) -> Repair | None:
         return Repair(
             odd(at, at.span, ("the end of the line",), "every number has a `let` and a line of its own", None)
         )
-    if at.terminal == "_LET" and not _at_the_start(at) and _line(at):
+    if at.terminal == "_LET" and at.accepted != {"IDENT"} and not _at_the_start(at) and _line(at):
         return Repair(odd(at, at.span, at.shown, "`let` stands on a line of its own, before it or behind it", None))
     return None
 

@@ -133,6 +133,7 @@ def warm_table() -> list[str]:
 
 
 def page() -> str:
+    load = f"{os.getloadavg()[0]:.1f}"
     versions = ", ".join(f"{name} {version(name)}" for name in ("lark", "pydantic", "typer"))
     return "\n".join(
         [
@@ -140,7 +141,7 @@ def page() -> str:
             "",
             f"- {hardware()}; {platform.system()} {platform.release()}",
             f"- Python {platform.python_version()}, {versions}",
-            "- `python benchmarks/check.py`, one core, beside other work on the machine",
+            f"- `python benchmarks/check.py`, one core; load average of the machine before it: {load}",
             "",
             f"## From a cold start ({RUNS} processes each)",
             "",

@@ -53,7 +53,7 @@ def _draw(axes: Any, section: Section) -> None:
             seen.add(line.model)
             axes.barh(place, line.speed.median, height=0.85, color=colours[line.model], label=label)
             axes.plot([line.speed.low, line.speed.high], [place, place], color="black", linewidth=0.8)
-            axes.text(line.speed.median, place, f" {line.speed.median:.2f}", va="center", fontsize=FONT_SIZE - 2)
+            axes.text(line.speed.high, place, f" {line.speed.median:.2f}", va="center", fontsize=FONT_SIZE - 2)
             place += 1
         place += 1
     axes.set_yticks([position for position, _ in ticks], [what for _, what in ticks])

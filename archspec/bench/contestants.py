@@ -17,7 +17,7 @@ from archspec.runtime.build import AnyModel, build_empty
 
 DECODED = 16
 """Tokens of each sequence that a sample decodes at most; the last of them stands at the end of the context."""
-WARM_TOKENS = 4096
+WARM_TOKENS = 2048
 """A prompt of so many tokens compiles all that a longer one needs."""
 
 

@@ -29,6 +29,8 @@ def llama_config(plan: AnyPlan) -> dict[str, Any] | None:
     mixer, ffn = first.mixer, first.ffn
     if not isinstance(mixer, AttentionPlan) or not isinstance(ffn, Ffn) or not _is_llama(first, mixer, ffn):
         return None
+    if plan.hidden_size % mixer.num_heads:
+        return None  # refused there
     slot = plan.slots[mixer.slot_idx]
     alike = all(
         (layer.norm, layer.ffn, layer.ffn_bias) == (first.norm, ffn, False)
@@ -161,8 +163,9 @@ class Transformers:
     def _decode(self, batch: int, context: int) -> Trial:
         most = decoded(context, 1)
         cache = self._dynamic()
+        keys, values = self._random_kv(batch, context - most)
         for idx in range(self.model.config.num_hidden_layers):
-            cache.update(*self._random_kv(batch, context - most), idx)
+            cache.update(keys, values, idx)
 
         def begin() -> None:
             cache.crop(context - most - cache.get_seq_length())
@@ -179,9 +182,10 @@ class Transformers:
         cache = StaticCache(config=config, max_cache_len=context)
         heads, size = config.num_key_value_heads, config.head_dim
         cache.early_initialization(batch, heads, size, self.model.dtype, self.model.device)
+        keys, values = self._random_kv(batch, context)
         for layer in cache.layers:
-            layer.keys.normal_()
-            layer.values.normal_()
+            layer.keys.copy_(keys)
+            layer.values.copy_(values)
 
         def begin() -> None:
             for layer in cache.layers:

@@ -88,19 +88,57 @@ class _Found:
             self.left.append(Left(workload=workload, model=model, why=reason))
 
 
-def run_section(comparison: Comparison, setting: Setting) -> Section:
+class Pool:
+    """Models that are built once, with all that they have compiled, and stay for the next section."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._made: dict[tuple[Entry, str], Compiled] = {}
+        self._peers: dict[tuple[Entry, str], list[Transformers]] = {}
+
+    def contestants(
+        self, comparison: Comparison, dtype: str, workloads: Sequence[Workload], found: _Found
+    ) -> list[Contestant]:
+        """Those of a comparison in one dtype. One that cannot be built is noted for the first workload."""
+        ready: list[Contestant] = []
+        for entry in comparison.entries:
+            with found.noting(workloads[0], entry.name):
+                ready.append(own := self._own(entry, dtype))
+                if comparison.peers and llama_config(entry.plan) is not None:
+                    peers = self._peers.setdefault((entry, dtype), [])
+                    peers += [Transformers(own, static=static) for static in (False, True)][len(peers) :]
+                    ready += peers
+        return ready
+
+    def _own(self, entry: Entry, dtype: str) -> Compiled:
+        key, setting = (entry, dtype), self._setting
+        if key not in self._made:
+            setting.notify(f"building {entry.name}, {dtype}")
+            where = str(setting.device)
+            self._made[key] = Compiled(entry.name, entry.plan, device=where, dtype=dtype, compile=setting.compile)
+        return self._made[key]
+
+    def clear(self) -> None:
+        """Give all of it back."""
+        self._made.clear()
+        self._peers.clear()
+        _tidy(self._setting.device)
+
+
+def run_section(comparison: Comparison, setting: Setting, pool: Pool) -> Section:
     """Measure everything. What fails for one model is noted, and the others go on."""
     found = _Found()
     here = [workload for workload in comparison.workloads if workload.kind != "compile"]
-    # A training step wants models that have served nothing, whose weights are as they were made.
     for (dtype, trains), group in groupby(here, key=lambda workload: (workload.dtype, workload.kind == "train")):
         workloads = list(group)
-        contestants = _make(comparison, dtype, workloads, found, setting, peers=comparison.peers)
+        # A training step wants models that have served nothing, whose weights are as they were made.
+        models = Pool(setting) if trains else pool
+        contestants = models.contestants(comparison, dtype, workloads, found)
         for workload in workloads:
-            setting.notify(str(workload))
             _measure(contestants, workload, comparison.alone, found, setting)
-        del contestants, trains
-        _tidy(setting.device)
+        if models is not pool or comparison.alone:
+            contestants.clear()
+            models.clear()
     for workload in comparison.workloads:
         if workload.kind == "compile":
             setting.notify(str(workload))
@@ -124,21 +162,6 @@ def _place(line: Line, comparison: Comparison, order: list[str]) -> tuple[int, s
 def _measured(name: str, entry: Entry) -> Measured:
     role = entry.role if name == entry.name else "peer"
     return Measured(name=name, role=role, parameters=entry.plan.num_parameters())
-
-
-def _make(
-    comparison: Comparison, dtype: str, workloads: Sequence[Workload], found: _Found, setting: Setting, peers: bool
-) -> list[Contestant]:
-    """Every model of one dtype, resident from here on; one that cannot be built is noted for all its workloads."""
-    made: list[Contestant] = []
-    for entry in comparison.entries:
-        setting.notify(f"building {entry.name}, {dtype}")
-        with found.noting(workloads[0], entry.name):
-            own = Compiled(entry.name, entry.plan, device=str(setting.device), dtype=dtype, compile=setting.compile)
-            made.append(own)
-            if peers and llama_config(entry.plan) is not None:
-                made += [Transformers(own, static=static) for static in (False, True)]
-    return made
 
 
 def _measure(

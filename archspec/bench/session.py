@@ -10,7 +10,7 @@ import torch
 from archspec.bench.entries import make_entries
 from archspec.bench.machine import bandwidths, this_machine
 from archspec.bench.report import Report
-from archspec.bench.running import Comparison, Setting, method_for, run_section
+from archspec.bench.running import Comparison, Pool, Setting, method_for, run_section
 from archspec.bench.suites import Part
 from archspec.driver import Analysis
 
@@ -31,7 +31,9 @@ def run(
     notify("read bandwidth")
     found = bandwidths(device)
     setting = Setting(device, method_for(device, rounds), max(found.values()), compile, free_memory, notify)
-    sections = [run_section(comparison, setting) for comparison in comparisons]
+    pool = Pool(setting)
+    sections = [run_section(comparison, setting, pool) for comparison in comparisons]
+    pool.clear()
     notify("read bandwidth")
     again = bandwidths(device)
     best = {name: max(speed, again[name]) for name, speed in found.items()}

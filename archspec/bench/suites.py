@@ -61,11 +61,6 @@ CPU = (
         _within(BUDGET, 2 * K),
     ),
     Part(
-        "Sharing beside the dense model: prefill",
-        (_DENSE, _YOCO, _BLOCK),
-        _grid("prefill", (1,), (2 * K, 8 * K, 32 * K)),
-    ),
-    Part(
         "Gated retention beside windows",
         (_YOCO, "bench/yoco_110m_retention"),
         (*_grid("prefill", (1,), (8 * K,)), *_grid("decode", (8,), (8 * K,))),
@@ -73,11 +68,16 @@ CPU = (
     Part(
         "Training step beside transformers",
         (_DENSE,),
-        _grid("train", (4,), (512,)),
+        _grid("train", (1,), (512,)),
         peers=True,
         reference="llama_110m in transformers",
     ),
     Part("Compile time and depth", (_DENSE, "bench/llama_195m"), _grid("compile", (1,), (512,))),
+    Part(
+        "Sharing beside the dense model: prefill",
+        (_DENSE, _YOCO, _BLOCK),
+        _grid("prefill", (1,), (2 * K, 8 * K, 32 * K)),
+    ),
 )
 
 GPU = (
@@ -137,7 +137,8 @@ def tiny(part: Part) -> Part:
 
 
 def _nano(name: str) -> str:
-    return next((nano for word, nano in _NANO.items() if word in name), "nano/nano_llama")
+    stem = name.rpartition("/")[2]
+    return next((nano for word, nano in _NANO.items() if word in stem), "nano/nano_llama")
 
 
 def specs_folder() -> Path:

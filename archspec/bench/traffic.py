@@ -38,6 +38,8 @@ def _weights(plan: Plan, batch: int) -> int:
     """Numbers."""
     looked_up = _LOOKED_UP if plan.tied_embeddings else (*_LOOKED_UP, "embed.weight")
     whole = sum(prod(shape) for name, shape in plan.parameter_shapes() if name not in looked_up)
+    if plan.tied_embeddings and plan.inputs == "vectors" and plan.outputs == "logits":
+        whole += plan.vocab_size * plan.hidden_size  # the embedding stands before this stack
     rows = batch * plan.hidden_size if plan.inputs == "tokens" and not plan.tied_embeddings else 0
     return whole + rows - sum(_idle(layer, plan.hidden_size, batch) for layer in plan.layers)
 

@@ -158,7 +158,7 @@ def _check_peers(comparisons: "list[Comparison]") -> None:
     try:
         import transformers  # noqa: F401
     except ModuleNotFoundError as error:
-        raise CliError("peers need transformers: install `transformers`, or leave out --peers") from error
+        raise CliError("peers need transformers: install `archspec-lm[hf]`") from error
 
 
 def _checked_outputs(json_file: Path | None, plot: Path | None, page: Path | None) -> "Callable[[Report], None]":

@@ -73,7 +73,6 @@ def _layer(graph: LayerGraph, layer: LayerNode) -> LayerDescription:
         "placement": layer.placement,
         "ffn": layer.ffn or Ffn(kind="none"),
         "bias": layer.bias,
-        "residual": layer.residual,
         "residual_scale": layer.residual_scale,
         "layer_scalar": layer.layer_scalar,
     }
@@ -84,6 +83,7 @@ def _layer(graph: LayerGraph, layer: LayerNode) -> LayerDescription:
     settings = Settings(
         **common,
         **own | {"kv_heads": own["kv_heads"] or layer.heads},
+        residual=layer.residual,
         heads=layer.heads,
         qk_norm=layer.qk_norm,
         attention_scale=layer.attention_scale,

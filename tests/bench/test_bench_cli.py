@@ -16,7 +16,9 @@ from archspec.bench.page import COLUMNS
 from archspec.bench.report import Report
 from archspec.cli.main import app
 
-YOCO, BLOCK, LLAMA = (f"specs/nano/nano_{name}.arch" for name in ("yoco", "block", "llama"))
+SPECS = Path(__file__).parents[2] / "specs"
+
+YOCO, BLOCK, LLAMA = (str(SPECS / "nano" / f"nano_{name}.arch") for name in ("yoco", "block", "llama"))
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +193,6 @@ def test_suites_run(tmp_path: Path, name: str) -> None:
     "part", [part for name in suites.SUITES for part in suites.SUITES[name]], ids=lambda part: part.title
 )
 def test_suites_name_what_there_is(part: suites.Part) -> None:
-    assert all((Path("specs") / f"{name}.arch").is_file() for name in part.specs)
+    assert all((SPECS / f"{name}.arch").is_file() for name in part.specs)
     assert len(set(part.workloads)) == len(part.workloads) > 0
     assert {load.dtype for load in part.workloads} <= {"float32", "bfloat16"}

@@ -1,6 +1,7 @@
 """The dense model of a spec: valid, with as many layers, without a cache that two layers read."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from archspec.spec.levels import LevelsSpec
 from archspec.spec.model import ModelSpec
 from archspec.testing.level_strategies import level_specs
 from archspec.testing.strategies import MAX_CONTEXT, iterated_specs, specs
+
+SPECS = Path(__file__).parents[2] / "specs"
 
 
 def dense_plan(spec: ModelSpec) -> Plan:
@@ -66,19 +69,19 @@ def test_dense_models_of_two_levels(spec: LevelsSpec) -> None:
 
 
 def test_a_dense_model_is_its_own() -> None:
-    spec = archspec.parse("specs/nano/nano_llama.arch")
+    spec = archspec.parse(SPECS / "nano/nano_llama.arch")
     assert replace(dense_plan(spec), name="") == replace(archspec.plan(spec), name="")
 
 
 @pytest.mark.parametrize("name", ["yoco_110m", "block_110m", "lckv_110m_w2", "lckv_110m_w0"])
 def test_the_benchmarks_share_one_dense_model(name: str) -> None:
     """So that one reference stands for all of them."""
-    plan = dense_plan(archspec.parse(f"specs/bench/{name}.arch"))
-    assert replace(plan, name="") == replace(archspec.plan(archspec.parse("specs/bench/llama_110m.arch")), name="")
+    plan = dense_plan(archspec.parse(SPECS / f"bench/{name}.arch"))
+    assert replace(plan, name="") == replace(archspec.plan(archspec.parse(SPECS / "bench/llama_110m.arch")), name="")
 
 
 def test_levels_of_two_widths_become_layers_of_the_wider() -> None:
-    spec = archspec.parse("specs/block/block_megabyte_b4_85.arch")
+    spec = archspec.parse(SPECS / "block/block_megabyte_b4_85.arch")
     assert isinstance(spec, LevelsSpec)
     plan, original = dense_plan(spec), archspec.plan(spec)
     assert plan.hidden_size == spec.blocks.hidden_size > spec.tokens.hidden_size

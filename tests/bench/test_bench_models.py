@@ -3,6 +3,7 @@
 Legend: B batch, T tokens.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from archspec.bench.filling import fill, move_to
 from archspec.bench.peers import Transformers, llama_config, make_llama
 from archspec.bench.workloads import Workload, block_length
 
+SPECS = Path(__file__).parents[2] / "specs"
+
 NANO = ("nano_llama", "nano_yoco", "nano_lckv", "nano_block")
 LLAMA = """model m {
   layers 2, width 32, vocab 50, ffn swiglu(48), norm rms(1e-3), rope 500
@@ -24,7 +27,7 @@ LLAMA = """model m {
 
 
 def compiled(name: str) -> Compiled:
-    plan = archspec.plan(archspec.parse(f"specs/nano/{name}.arch"))
+    plan = archspec.plan(archspec.parse(SPECS / f"nano/{name}.arch"))
     return Compiled(name, plan, device="cpu", dtype="float32", compile=False)
 
 
@@ -177,7 +180,7 @@ def test_peers_decode_at_the_same_places_again_and_again(static: bool) -> None:
 
 def test_first_tokens_are_timed_in_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling is tested elsewhere; here it is the processes
-    spec = archspec.parse("specs/nano/nano_block.arch")
+    spec = archspec.parse(SPECS / "nano/nano_block.arch")
     times = first_token.cold_and_warm(spec, device="cpu", dtype="float32", batch=2, threads=1)
     assert all(seconds > 0 for seconds in times)
     with pytest.raises(RuntimeError, match="unknown device"):

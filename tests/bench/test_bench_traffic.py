@@ -1,11 +1,15 @@
 """Bytes that a step of decoding reads, counted by hand."""
 
+from pathlib import Path
+
 import pytest
 
 import archspec
 from archspec.bench.traffic import step_bytes
 from archspec.bench.workloads import Workload, largest_batch
 from archspec.levels_plan import AnyPlan
+
+SPECS = Path(__file__).parents[2] / "specs"
 
 HEADER = "layers 3, width 16, vocab 50, ffn relu(20), norm rms(1e-5)"
 ATTENTION = 4 * 16 * 8 * 2  # q, k, v, o of two heads of 8
@@ -57,8 +61,8 @@ def test_experts_are_read_as_far_as_tokens_choose_them() -> None:
 
 
 def test_two_levels_divide_the_block_level_by_the_block() -> None:
-    made = archspec.plan(archspec.parse("specs/bench/block_110m.arch"))
-    dense = archspec.plan(archspec.parse("specs/bench/llama_110m.arch"))
+    made = archspec.plan(archspec.parse(SPECS / "bench/block_110m.arch"))
+    dense = archspec.plan(archspec.parse(SPECS / "bench/llama_110m.arch"))
     # Six layers each token, and the other six each fourth.
     layers = 4 * 768 * 768 + 3 * 768 * 2048 + 2 * 768
     weights = (6 + 6 / 4) * layers + 32000 * 768
@@ -68,7 +72,7 @@ def test_two_levels_divide_the_block_level_by_the_block() -> None:
 
 
 def test_the_largest_batch_fills_the_budget() -> None:
-    made = archspec.plan(archspec.parse("specs/bench/llama_110m.arch"))
+    made = archspec.plan(archspec.parse(SPECS / "bench/llama_110m.arch"))
     for budget in (301_989_887, 301_989_888, 302_000_000):
         batch = largest_batch(made, 2048, "float32", budget)
         assert made.cache_bytes(batch, 2048, "float32") <= budget < made.cache_bytes(batch + 1, 2048, "float32")

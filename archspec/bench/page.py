@@ -6,9 +6,9 @@ from archspec.units import format_bytes
 COLUMNS = ("workload", "model", "batch", "speed", "quartiles", "of read bandwidth", "caches", "peak")
 _LEGEND = """\
 Speed is tokens a second as multiples of the reference's: the median over rounds in which all models run in turn.
-Quartiles are those of the same ratios. "Of read bandwidth" is the share of the machine's measured read bandwidth at which
-a step of decoding reads the weights and caches that it needs. "Peak" is weights, caches and the most that was allocated
-beside them. How all of this is measured: [bench.md](../bench.md)."""
+Quartiles are those of the same ratios. "Of read bandwidth" is the share of the machine's measured read bandwidth at
+which a step of decoding reads the weights and caches that it needs. "Peak" is weights, caches and the most that was
+allocated beside them. How all of this is measured: [bench.md](../bench.md)."""
 
 
 def page_name(report: Report) -> str:

@@ -54,14 +54,14 @@ class Line(Part):
     rates: tuple[float, ...]
     """Tokens a second, of all sequences together, one number a round; of a first token one by its seconds."""
     tokens_per_second: Spread
-    speed: Spread | None
+    speed: Spread | None = None
     """Times the rate of the reference, round by round; None where that was not measured."""
-    bandwidth_share: float | None
+    bandwidth_share: float | None = None
     """Of the measured read bandwidth: bytes that a step has to read, by its time."""
-    bytes_per_step: int | None
-    weight_bytes: int
-    cache_bytes: int
-    peak_bytes: int | None
+    bytes_per_step: int | None = None
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+    peak_bytes: int | None = None
     """Weights, caches and the most that was allocated beside them."""
 
 
@@ -90,14 +90,9 @@ class Section(Part):
     lines: tuple[Line, ...]
     left: tuple[Left, ...]
 
-    def rescaled(self, factor: float) -> "Section":
-        """The section with shares of another read bandwidth: each times `factor`."""
-        lines = tuple(
-            line
-            if line.bandwidth_share is None
-            else line.model_copy(update={"bandwidth_share": line.bandwidth_share * factor})
-            for line in self.lines
-        )
+    def with_shares(self, bandwidth: float) -> "Section":
+        """The section with every step's share of the bytes a second that can be read."""
+        lines = tuple(line.model_copy(update={"bandwidth_share": _share(line, bandwidth)}) for line in self.lines)
         return self.model_copy(update={"lines": lines})
 
 
@@ -132,3 +127,9 @@ def _speed(rates: tuple[float, ...], others: tuple[float, ...] | None) -> Spread
     # Measured one after the other, with another number of rounds: nothing to pair.
     middle = spread(others).median
     return spread([rate / middle for rate in rates])
+
+
+def _share(line: Line, bandwidth: float) -> float | None:
+    if line.bytes_per_step is None:
+        return None
+    return line.bytes_per_step * line.tokens_per_second.median / line.batch / bandwidth

@@ -29,8 +29,6 @@ class Setting:
 
     device: torch.device
     method: Method
-    bandwidth: float
-    """Bytes a second that the device reads with the threads in use."""
     compile: bool = True
     free_memory: Callable[[], int | None] = lambda: None
     notify: Callable[[str], object] = lambda _: None
@@ -179,7 +177,7 @@ def _measure(
             setting.notify(f"{workload}: {len(trials)} side by side" if not alone else str(workload))
             with found.noting(workload, ", ".join(trial.contestant for trial in trials)):
                 setting.method.sample(trials)
-                found.lines += [_line(trial, workload, setting) for trial in trials]
+                found.lines += [_line(trial, workload) for trial in trials]
         trials.clear()
         _tidy(setting.device)
 
@@ -198,10 +196,8 @@ def _warm(contestant: Contestant, workload: Workload, setting: Setting) -> Trial
     return trial
 
 
-def _line(trial: Trial, workload: Workload, setting: Setting) -> Line:
-    per_run = [seconds / trial.repeats for seconds in trial.samples]
-    rates = tuple(trial.tokens / seconds for seconds in per_run)
-    share = None if trial.run_bytes is None else trial.run_bytes / spread(per_run).median / setting.bandwidth
+def _line(trial: Trial, workload: Workload) -> Line:
+    rates = tuple(trial.tokens * trial.repeats / seconds for seconds in trial.samples)
     standing = trial.weight_bytes + trial.cache_bytes
     return Line(
         workload=workload,
@@ -210,8 +206,6 @@ def _line(trial: Trial, workload: Workload, setting: Setting) -> Line:
         batch=trial.batch,
         rates=rates,
         tokens_per_second=spread(rates),
-        speed=None,
-        bandwidth_share=share,
         bytes_per_step=None if trial.run_bytes is None else trial.run_bytes * trial.batch // trial.tokens,
         weight_bytes=trial.weight_bytes,
         cache_bytes=trial.cache_bytes,
@@ -237,19 +231,14 @@ def _measure_compiling(comparison: Comparison, workload: Workload, found: _Found
 
 def _first_token(entry: Entry, workload: Workload, word: str, seconds: float) -> Line:
     rates = (workload.batch / seconds,)
+    what = f"{workload}, {word}"
     return Line(
         workload=workload,
-        what=f"{workload}, {word}",
+        what=what,
         model=entry.name,
         batch=workload.batch,
         rates=rates,
         tokens_per_second=spread(rates),
-        speed=None,
-        bandwidth_share=None,
-        bytes_per_step=None,
-        weight_bytes=0,
-        cache_bytes=0,
-        peak_bytes=None,
     )
 
 

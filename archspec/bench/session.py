@@ -30,14 +30,13 @@ def run(
     start, date = time.perf_counter(), datetime.now(UTC)
     notify("read bandwidth")
     found = bandwidths(device)
-    setting = Setting(device, method_for(device, rounds), max(found.values()), compile, free_memory, notify)
+    setting = Setting(device, method_for(device, rounds), compile, free_memory, notify)
     pool = Pool(setting)
     sections = [run_section(comparison, setting, pool) for comparison in comparisons]
     pool.clear()
     notify("read bandwidth")
     again = bandwidths(device)
     best = {name: max(speed, again[name]) for name, speed in found.items()}
-    factor = setting.bandwidth / max(best.values())
     return Report(
         theme=theme,
         command=command,
@@ -46,7 +45,7 @@ def run(
         machine=this_machine(device),
         read_bandwidth=best,
         rounds=rounds,
-        sections=tuple(section.rescaled(factor) for section in sections),
+        sections=tuple(section.with_shares(max(best.values())) for section in sections),
     )
 
 

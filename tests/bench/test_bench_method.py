@@ -86,12 +86,6 @@ def line(model: str, rates: tuple[float, ...], what: str = "w") -> Line:
         batch=1,
         rates=rates,
         tokens_per_second=spread(rates),
-        speed=None,
-        bandwidth_share=None,
-        bytes_per_step=None,
-        weight_bytes=0,
-        cache_bytes=0,
-        peak_bytes=None,
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show, sweep
+from archspec.cli import bench, check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show, sweep
 from archspec.cli.common import CliError
 
 # A command ends before there is enough garbage to be worth looking for.
@@ -27,6 +27,7 @@ app.command("diff")(diff.diff)
 app.command("schema")(schema.schema)
 app.command("sweep")(sweep.sweep)
 app.command("memory")(memory.memory)
+app.command("bench")(bench.bench)
 app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
 app.command("generate")(generate.generate)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show, sweep
+from archspec.cli import check, compile_, diff, explain, export, fmt, generate, import_, lsp, memory, schema, show, sweep
 from archspec.cli.common import CliError
 
 # Imports make many objects and no garbage: looking for it as often as usual is a tenth of a short command.
@@ -29,6 +29,7 @@ app.command("sweep")(sweep.sweep)
 app.command("memory")(memory.memory)
 app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
 app.command("lsp")(lsp.lsp)

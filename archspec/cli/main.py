@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, diff, explain, export, fmt, generate, import_, lsp, memory, schema, show, sweep
+from archspec.cli import (
+    check,
+    compile_,
+    diff,
+    explain,
+    export,
+    fmt,
+    generate,
+    import_,
+    lsp,
+    memory,
+    schema,
+    show,
+    sweep,
+)
 from archspec.cli.common import CliError
 
 # Imports make many objects and no garbage: looking for it as often as usual is a tenth of a short command.

@@ -38,7 +38,7 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
-    _no_split_modules = ("Model", "LevelsModel")
+    _no_split_modules = ["Model", "LevelsModel"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_context_parallel = False
     _is_stateful = True
@@ -120,7 +120,10 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
             counted = (labels[:, 1:] != IGNORED).sum()
             num_items = num_items * (predicted != IGNORED).sum() / counted.clamp(min=1)
         loss: Tensor = self.loss_function(
-            logits=logits_BTV.contiguous(), labels=predicted, vocab_size=self.plan.vocab_size, num_items_in_batch=num_items
+            logits=logits_BTV.contiguous(),
+            labels=predicted,
+            vocab_size=self.plan.vocab_size,
+            num_items_in_batch=num_items,
         )
         return loss
 
@@ -161,8 +164,13 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
             else:
                 init.constant_(tensor, value)
 
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, max_cache_length: int
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
     ) -> None:
         """Our cache, of the final size, for all beams."""
         by_blocks = isinstance(self.plan, LevelsPlan)
@@ -186,13 +194,15 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _get_deprecated_gen_repo(self, generation_mode: Any, *args: Any, **kwargs: Any) -> str | None:
         """Modes that live in other people's repositories count on caches of their own."""
-        self._validate_generation_mode(generation_mode, self.generation_config, {})
+        self._validate_generation_mode(generation_mode, self.generation_config, {})  # type: ignore[misc]
         return None
 
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Any = checkpoint, every_n_layers: int = 1
     ) -> None:
-        if isinstance(gradient_checkpointing_func, partial) and gradient_checkpointing_func.keywords.get("use_reentrant"):
+        if isinstance(gradient_checkpointing_func, partial) and gradient_checkpointing_func.keywords.get(
+            "use_reentrant"
+        ):
             raise ValueError("keys and values pass between layers: checkpointing needs use_reentrant=False")
         self.gradient_checkpointing, self._checkpoint_every = enable, every_n_layers
         self._gradient_checkpointing_func = gradient_checkpointing_func
@@ -228,8 +238,8 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
         places = set(getattr(model, "hf_device_map", {}).values())
         if len(places) > 1:
             raise ValueError(
-                f"device_map puts the model on {', '.join(sorted(map(str, places)))}: layers that share caches stand on "
-                'one device; use device_map={"": 0} or {"": "cpu"}'
+                f"device_map puts the model on {', '.join(sorted(map(str, places)))}: layers that share caches "
+                'stand on one device; use device_map={"": 0} or {"": "cpu"}'
             )
         return loaded
 
@@ -245,4 +255,6 @@ def _empty(config: ArchSpecConfig) -> AnyModel:
     return build_empty(plan(config.read_spec()), device=here.device, dtype=dtype, compile=False)
 
 
-_VOCABULARY = "the size of the vocabulary is the spec's: write `vocab N` there, and train or convert the rows that are new"
+_VOCABULARY = (
+    "the size of the vocabulary is the spec's: write `vocab N` there, and train or convert the rows that are new"
+)

@@ -20,12 +20,12 @@ class Padded:
 
     input_ids: Tensor
     attention_mask: Tensor | None
-    shifts_B: Tensor | None = None
-    """Places by which rows were turned to the right; None if they were not."""
+    shifts: Tensor | None = None
+    """Places by which each row was turned to the right; None if they were not."""
 
     def turned_back(self, rows_BTX: Tensor) -> Tensor:
         """Rows of the result in the places of the given tokens."""
-        return rows_BTX if self.shifts_B is None else _turned(rows_BTX, -self.shifts_B)
+        return rows_BTX if self.shifts is None else _turned(rows_BTX, -self.shifts)
 
 
 def without_right_padding(plan: AnyPlan, input_ids: Tensor, attention_mask: Tensor | None) -> Padded:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -34,7 +34,7 @@ class ArchSpecConfig(PreTrainedConfig):
     """
 
     model_type = "archspec"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     spec: dict[str, Any] | None = None
     initializer_range: float = 0.02

@@ -1,0 +1,170 @@
+"""Tools that take models of transformers take ours: pipelines, lm-eval, accelerate; and checkpoints come and go."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import SYSTEMS, TWO_LEVELS, core, exported, loaded, random_ids
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
+
+import archspec
+from archspec.cli.main import app
+from archspec.hf import byte_tokenizer, export
+
+ROOT = Path(__file__).parents[2]
+EVERY = pytest.mark.parametrize("name", SYSTEMS)
+
+
+@EVERY
+def test_pipeline_of_texts_of_several_lengths(name):
+    generator = pipeline("text-generation", model=str(exported(name)), device="cpu")
+    prompts = ["def f(x):", "a", "for line in open(name):"]
+    options = {"max_new_tokens": 6, "do_sample": False, "return_full_text": False}
+    batched = [found[0]["generated_text"] for found in generator(prompts, batch_size=3, **options)]
+    own = core(name)
+    for prompt, text in zip(prompts, batched, strict=True):
+        ids = torch.tensor([list(prompt.encode())])
+        expected = own.generate(ids, 6)[0, ids.shape[1] :].tolist()
+        assert text == generator.tokenizer.decode(expected, skip_special_tokens=True)
+
+
+TASK = """
+task: tiny_pairs
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{text}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: acc}}]
+"""
+WORDS = ("return x", "import os", "yield y", "del z[0]", "raise E")
+
+
+def pairs(own, tokenizer):
+    """Questions, and what archspec's own rows say of them: the same sums of logarithms as lm-eval takes."""
+    for number in range(12):
+        text = f"def f_{number}(a, b):\n    "
+        choices = [WORDS[number % 5], WORDS[(number + 2) % 5]]
+        scores = []
+        for choice in choices:
+            # lm-eval moves blanks from the end of the question to the answers, and puts one before each.
+            context, whole = (tokenizer(part).input_ids for part in (text.rstrip(), f"{text} {choice}"))
+            rows = own(torch.tensor([whole[:-1]]))[0].log_softmax(-1)
+            scores.append(sum(rows[at - 1, whole[at]].item() for at in range(len(context), len(whole))))
+        yield {"text": text, "choices": choices, "answer": number % 2, "scores": scores}
+
+
+@EVERY
+def test_lm_eval_gives_the_models_own_likelihoods(name, tmp_path, monkeypatch):
+    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    lm_eval = pytest.importorskip("lm_eval")
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model, tokenizer = loaded(name), AutoTokenizer.from_pretrained(exported(name))
+    questions = list(pairs(model.model, tokenizer))
+    (tmp_path / "tasks").mkdir()
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({key: value for key, value in one.items() if key != "scores"}) + "\n" for one in questions))
+    (tmp_path / "tasks" / "tiny_pairs.yaml").write_text(TASK.format(data=data))
+    found = lm_eval.simple_evaluate(
+        # Block by block, a batch that is padded on the right has other blocks than its rows alone.
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1 if name in TWO_LEVELS else 4, max_length=128),
+        tasks=["tiny_pairs"],
+        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        bootstrap_iters=0,
+    )
+    for sample in found["samples"]["tiny_pairs"]:
+        expected = questions[sample["doc_id"]]["scores"]
+        assert [score for score, _ in sample["filtered_resps"]] == pytest.approx(expected, abs=1e-3)
+    right = [one["scores"][one["answer"]] == max(one["scores"]) for one in questions]
+    assert found["results"]["tiny_pairs"]["acc,none"] == pytest.approx(sum(right) / len(right))
+
+
+LAUNCHED = """
+import json, sys, torch
+import archspec.hf
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+folder, rows_each, *sources = sys.argv[1:]
+text = (b"for x in range(9):\\n    print(x)\\n" * 20)[: 16 * 24]
+data = [{"input_ids": row, "labels": row} for row in torch.tensor(list(text)).view(16, 24)]
+
+class InOrder(Trainer):
+    def _get_train_sampler(self, *args):
+        return torch.utils.data.SequentialSampler(data)
+
+found = []
+for source in sources:
+    arguments = TrainingArguments(
+        output_dir=folder, max_steps=3, per_device_train_batch_size=int(rows_each), learning_rate=1e-2,
+        logging_steps=1, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
+    )
+    trainer = InOrder(model=AutoModelForCausalLM.from_pretrained(source), args=arguments, train_dataset=data)
+    trainer.train()
+    trainer.save_model(folder + "/" + trainer.accelerator.unwrap_model(trainer.model).plan.name)
+    found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+if trainer.is_world_process_zero():
+    with open(folder + "/losses.json", "w") as file:
+        json.dump([trainer.args.world_size, *found], file)
+"""
+
+
+def launched(tmp_path, num_processes):
+    """Losses of three steps of every system, on the same rows a step however many processes share them."""
+    script, out = tmp_path / "train.py", tmp_path / f"run{num_processes}"
+    script.write_text(LAUNCHED)
+    out.mkdir()
+    # The launcher's name for several processes on one machine; the script says that they use the processor.
+    several = ["--multi_gpu"] if num_processes > 1 else ["--cpu"]
+    program = [
+        sys.executable, "-m", "accelerate.commands.launch", *several, f"--num_processes={num_processes}",
+        "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0",
+        str(script), str(out), str(4 // num_processes), *(str(exported(name)) for name in SYSTEMS),
+    ]  # fmt: skip
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, env=env, capture_output=True, text=True, check=False, timeout=170)
+    assert done.returncode == 0, done.stderr[-3000:]
+    world_size, *losses = json.loads((out / "losses.json").read_text())
+    assert world_size == num_processes
+    return out, losses
+
+
+def test_accelerate_launches_one_process_and_two(tmp_path):
+    (_, alone), (folder, shared) = (launched(tmp_path, count) for count in (1, 2))
+    for name, one, two in zip(SYSTEMS, alone, shared, strict=True):
+        assert one[-1] < one[0]
+        assert two == pytest.approx(one, rel=1e-3), name
+        assert archspec.load(folder / name, compile=False).plan.name == name
+
+
+def test_a_llama_goes_through_archspec_and_comes_out_the_same(tmp_path):
+    torch.manual_seed(0)
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, initializer_range=0.3, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+        )
+    ).eval()  # fmt: skip
+    llama.save_pretrained(tmp_path / "llama")
+    byte_tokenizer().save_pretrained(tmp_path / "llama")
+    app(["import", str(tmp_path / "llama"), "-o", str(tmp_path / "own")], standalone_mode=False)
+    app(["export", str(tmp_path / "own"), "-o", str(tmp_path / "out")], standalone_mode=False)
+    export(tmp_path / "llama", tmp_path / "direct")
+    ids = random_ids(2, 9)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    for folder in ("out", "direct"):
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / folder)
+        assert torch.allclose(model(ids).logits, llama(ids).logits, atol=1e-4)
+        for options in ({"do_sample": False}, {"num_beams": 4, "do_sample": False}):
+            out = [one.generate(ids, attention_mask=mask, max_new_tokens=8, **options) for one in (model, llama)]
+            assert torch.equal(*out)

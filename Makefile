@@ -63,5 +63,5 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@echo "setup: installing the build backend"
 	@$(PIP_INSTALL) hatchling editables
 	@echo "setup: installing archspec, torch and the development tools (this can take a few minutes)"
-	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,lsp,plot,dev]'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,hf,lsp,plot,dev]'
 	@touch $@

@@ -37,7 +37,9 @@ def test_the_model_is_the_same(name):
     assert isinstance(model, ArchSpecForCausalLM)
     own, ids = core(name), random_ids(2, 13)
     assert torch.equal(model(ids).logits, own(ids))
-    assert {key.removeprefix("model."): tensor for key, tensor in model.state_dict().items()}.keys() == own.state_dict().keys()
+    assert {
+        key.removeprefix("model."): tensor for key, tensor in model.state_dict().items()
+    }.keys() == own.state_dict().keys()
     assert model.num_parameters() == own.plan.num_parameters()
 
 
@@ -109,7 +111,9 @@ def test_remote_code_needs_no_import_of_archspec(tmp_path):
     done = subprocess.run(program, env=offline(tmp_path), capture_output=True, text=True, check=False, timeout=150)
     assert done.returncode == 0, done.stderr
     prompt = torch.tensor([list(b"def f")])
-    assert done.stdout.strip() == str(bytes(core("yoco_window").generate(prompt, 4)[0].tolist()).decode(errors="replace").encode())
+    assert done.stdout.strip() == str(
+        bytes(core("yoco_window").generate(prompt, 4)[0].tolist()).decode(errors="replace").encode()
+    )
     assert {path.name for path in saved.glob("*.py")} == {"configuration_archspec.py", "modeling_archspec.py"}
     assert torch.equal(archspec.load(saved, compile=False)(prompt), core("yoco_window")(prompt))
 
@@ -266,6 +270,35 @@ def test_new_weights_are_drawn_as_archspec_draws_them():
     for (name, found), expected in zip(model.model.named_parameters(), own.parameters(), strict=True):
         assert found.std().item() == pytest.approx(expected.std().item(), abs=3e-3), name
         assert found.mean().item() == pytest.approx(expected.mean().item(), abs=3e-3), name
+
+
+FEATURES = {
+    "experts": "ffn moe(top 2 of 8 swiglu(24), router sigmoid, selection bias), rope 10000",
+    "scalars": "layer-scalar, ffn swiglu(48), rope 10000, bias",
+    "positions": "no rope, positions learned 24, ffn gelu(48)",
+    "sinks": "rope 10000, ffn swiglu(48), window 6, sinks 2",
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_what_is_no_parameter_travels_too(feature, tmp_path):
+    text = f"model m {{ layers 2, width 32, vocab 256, norm rms(1e-5), {FEATURES[feature]}\n layers 1-2 attend, heads 4 x 8 }}"
+    own = archspec.compile(archspec.parse_spec_text(text), compile=False)
+    for buffer in own.buffers():
+        buffer.uniform_(0.5, 1.5)
+    own.save(tmp_path / "own")
+    export(tmp_path / "own", tmp_path / "out")
+    model, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), random_ids(2, 11)
+    assert torch.equal(model(ids).logits, own(ids))
+    assert torch.equal(archspec.load(tmp_path / "out", compile=False)(ids), own(ids))
+    assert torch.equal(model.generate(ids, max_new_tokens=9, do_sample=False), own.generate(ids, 9))
+    mask = torch.ones_like(ids)
+    mask[0, 7:] = 0
+    assert torch.allclose(model(ids, attention_mask=mask).logits[0, :7], own(ids[:1, :7])[0], atol=1e-5)
+    if feature == "positions":
+        assert model.config.max_position_embeddings == 24
+        with pytest.raises(ValueError, match="learned positions for 24 tokens"):
+            model.generate(ids, max_new_tokens=30)
 
 
 def test_byte_tokens_are_utf8():

@@ -73,7 +73,9 @@ def test_lm_eval_gives_the_models_own_likelihoods(name, tmp_path, monkeypatch):
     questions = list(pairs(model.model, tokenizer))
     (tmp_path / "tasks").mkdir()
     data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps({key: value for key, value in one.items() if key != "scores"}) + "\n" for one in questions))
+    data.write_text(
+        "".join(json.dumps({key: value for key, value in one.items() if key != "scores"}) + "\n" for one in questions)
+    )
     (tmp_path / "tasks" / "tiny_pairs.yaml").write_text(TASK.format(data=data))
     found = lm_eval.simple_evaluate(
         # Block by block, a batch that is padded on the right has other blocks than its rows alone.

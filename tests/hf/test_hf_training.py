@@ -153,8 +153,14 @@ def test_trainer_computes_in_bfloat16(name, tmp_path):
 def test_lora_trains_every_adapter_and_is_saved(name, tmp_path):
     torch.manual_seed(0)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-    model = get_peft_model(loaded(name), LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False))
-    layers = {name.split(".layers.")[1].split(".")[0] for name, p in model.named_parameters() if "lora_A" in name and ".layers." in name}
+    model = get_peft_model(
+        loaded(name), LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
+    )
+    layers = {
+        name.split(".layers.")[1].split(".")[0]
+        for name, p in model.named_parameters()
+        if "lora_A" in name and ".layers." in name
+    }
     assert len(layers) >= 2
     trained(model, tmp_path / "run")
     model(random_ids(2, 24), labels=random_ids(2, 24)).loss.backward()
@@ -178,7 +184,10 @@ def test_lora_trains_every_adapter_and_is_saved(name, tmp_path):
 def test_vocabulary_belongs_to_the_spec(name):
     model = loaded(name)
     assert model.resize_token_embeddings(256) is model.get_input_embeddings()
-    for change in (lambda: model.resize_token_embeddings(300), lambda: model.set_input_embeddings(torch.nn.Embedding(3, 3))):
+    for change in (
+        lambda: model.resize_token_embeddings(300),
+        lambda: model.set_input_embeddings(torch.nn.Embedding(3, 3)),
+    ):
         with pytest.raises(ValueError, match="is the spec's"):
             change()
     assert (model.get_output_embeddings() is None) == (name == "dense")

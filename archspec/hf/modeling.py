@@ -23,6 +23,7 @@ from archspec.hf.padding import check_continued, predicted_labels, without_right
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.runtime.build import AnyModel, build_empty, fresh_values
 from archspec.runtime.model import IGNORED
+from archspec.spec.format import format_spec
 
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
 
@@ -249,10 +250,17 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 def _empty(config: ArchSpecConfig) -> AnyModel:
-    """A model where `from_pretrained` wants parameters, and of what dtype: it says so by context."""
+    """A model where `from_pretrained` wants parameters, and of what dtype: it says so by context.
+
+    `attn_implementation` "eager" is attention written out, "sdpa" torch's.
+    """
     here = torch.empty(0)
     dtype = str(here.dtype).removeprefix("torch.")
-    return build_empty(plan(config.read_spec()), device=here.device, dtype=dtype, compile=False)
+    spec = config.read_spec()
+    backend = "matmul" if config._attn_implementation == "eager" else "auto"
+    model = build_empty(plan(spec), device=here.device, dtype=dtype, backend=backend, compile=False)
+    model.arch_text = format_spec(spec)
+    return model
 
 
 _VOCABULARY = (

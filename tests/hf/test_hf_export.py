@@ -247,10 +247,14 @@ def test_a_folder_that_fails_leaves_what_was_there(tmp_path):
     target = tmp_path / "folder"
     with replaced_folder(target) as fresh:
         (fresh / "old").write_text("old")
-    with pytest.raises(OSError, match="full"):
+
+    def fail() -> None:
         with replaced_folder(target) as fresh:
             (fresh / "new").write_text("new")
             raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert [path.name for path in target.iterdir()] == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from tiny_models import ONE_LEVEL, SYSTEMS, TWO_LEVELS, core, loaded, random_ids
+from tiny_models import ONE_LEVEL, SYSTEMS, TWO_LEVELS, core, exported, loaded, random_ids
 from transformers import DynamicCache
 
-from archspec.hf import ArchSpecCache
+from archspec.hf import ArchSpecCache, ArchSpecForCausalLM
+from archspec.runtime.attention import BACKENDS
 
 EVERY = pytest.mark.parametrize("name", SYSTEMS)
 LENGTHS = (9, 4, 13)
@@ -196,6 +197,18 @@ def test_caches_that_forget_refuse_to_be_cropped(name):
     cache.crop(0)
     with pytest.raises(ValueError, match="cannot take back tokens"):
         cache.crop(-1)
+
+
+def test_attention_can_be_written_out():
+    ids = random_ids(2, 10)
+    rows = []
+    for kind in ("eager", "sdpa"):
+        model = ArchSpecForCausalLM.from_pretrained(exported("yoco_window"), attn_implementation=kind)
+        assert model.model.attend is BACKENDS[{"eager": "matmul"}.get(kind, kind)]
+        rows.append(model(ids).logits)
+    assert torch.allclose(*rows, atol=1e-4)
+    with pytest.raises(ValueError, match="Flash Attention"):
+        ArchSpecForCausalLM.from_pretrained(exported("yoco_window"), attn_implementation="flash_attention_2")
 
 
 REFUSED = {

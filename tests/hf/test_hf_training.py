@@ -141,6 +141,9 @@ def test_trainer_trains_saves_and_goes_on(name, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-3").eval()
     ids = random_ids(1, 9)
     assert torch.equal(again(ids).logits, trainer.model.eval()(ids).logits)
+    trainer.args.max_steps = 5
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert trainer.state.global_step == 5
 
 
 @pytest.mark.parametrize("name", ["yoco_retention", "lckv", "block_prefix"])
@@ -205,7 +208,8 @@ def test_positions_and_other_inputs_are_refused(name):
         model(ids.expand(2, 4), attention_mask=torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0]]))
 
 
-def test_device_maps_of_one_device(name="lckv"):
+def test_device_maps_of_one_device():
+    name = "lckv"
     for device_map in ("cpu", "auto", {"": "cpu"}):
         model = AutoModelForCausalLM.from_pretrained(exported(name), device_map=device_map)
         assert torch.equal(model(random_ids(1, 5)).logits, core(name)(random_ids(1, 5)))

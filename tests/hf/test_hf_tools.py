@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launched_training
 import pytest
 import torch
-from tiny_models import SYSTEMS, TWO_LEVELS, core, exported, loaded, random_ids
+from tiny_models import SYSTEMS, TWO_LEVELS, core, exported, random_ids
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
 
 import archspec
@@ -33,16 +34,16 @@ def test_pipeline_of_texts_of_several_lengths(name):
 
 
 TASK = """
-task: tiny_pairs
+task: tiny_{kind}
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {data}}}}}
 test_split: test
-output_type: multiple_choice
+output_type: {kind}
 doc_to_text: "{{{{text}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{answer}}}}"
-metric_list: [{{metric: acc}}]
+{more}
 """
+CHOICE = 'doc_to_choice: "{{choices}}"\ndoc_to_target: "{{answer}}"\nmetric_list: [{metric: acc}]'
+FREE = 'doc_to_target: "{{text}}"\nmetric_list: [{metric: exact_match}]\ngeneration_kwargs: {until: ["~~"], max_gen_toks: 5}'
 WORDS = ("return x", "import os", "yield y", "del z[0]", "raise E")
 
 
@@ -61,91 +62,60 @@ def pairs(own, tokenizer):
 
 
 @EVERY
-def test_lm_eval_gives_the_models_own_likelihoods(name, tmp_path, monkeypatch):
+def test_lm_eval_gives_the_models_own_likelihoods_and_texts(name, tmp_path, monkeypatch):
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(variable, "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    lm_eval = pytest.importorskip("lm_eval")
+    import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    model, tokenizer = loaded(name), AutoTokenizer.from_pretrained(exported(name))
-    questions = list(pairs(model.model, tokenizer))
+    own, tokenizer = core(name), AutoTokenizer.from_pretrained(exported(name))
+    questions = list(pairs(own, tokenizer))
+    lines = [json.dumps({key: value for key, value in one.items() if key != "scores"}) for one in questions]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
     (tmp_path / "tasks").mkdir()
-    data = tmp_path / "data.jsonl"
-    data.write_text(
-        "".join(json.dumps({key: value for key, value in one.items() if key != "scores"}) + "\n" for one in questions)
-    )
-    (tmp_path / "tasks" / "tiny_pairs.yaml").write_text(TASK.format(data=data))
+    for kind, more in (("multiple_choice", CHOICE), ("generate_until", FREE)):
+        text = TASK.format(kind=kind, data=tmp_path / "data.jsonl", more=more)
+        (tmp_path / "tasks" / f"{kind}.yaml").write_text(text)
     found = lm_eval.simple_evaluate(
-        # Block by block, a batch that is padded on the right has other blocks than its rows alone.
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1 if name in TWO_LEVELS else 4, max_length=128),
-        tasks=["tiny_pairs"],
+        # Block by block, a batch that is padded on the right without a mask has other blocks than its rows alone.
+        model=HFLM(str(exported(name)), device="cpu", batch_size=1 if name in TWO_LEVELS else 4, max_length=128),
+        tasks=["tiny_multiple_choice", "tiny_generate_until"],
         task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
         bootstrap_iters=0,
     )
-    for sample in found["samples"]["tiny_pairs"]:
+    for sample in found["samples"]["tiny_multiple_choice"]:
         expected = questions[sample["doc_id"]]["scores"]
         assert [score for score, _ in sample["filtered_resps"]] == pytest.approx(expected, abs=1e-3)
     right = [one["scores"][one["answer"]] == max(one["scores"]) for one in questions]
-    assert found["results"]["tiny_pairs"]["acc,none"] == pytest.approx(sum(right) / len(right))
+    assert found["results"]["tiny_multiple_choice"]["acc,none"] == pytest.approx(sum(right) / len(right))
+    for sample in found["samples"]["tiny_generate_until"]:
+        ids = torch.tensor([tokenizer(questions[sample["doc_id"]]["text"]).input_ids])
+        tokens = own.generate(ids, 5, eos_token_id=0)[0, ids.shape[1] :]
+        assert sample["filtered_resps"] == [tokenizer.decode(tokens, skip_special_tokens=True)]
 
 
-LAUNCHED = """
-import json, sys, torch
-import archspec.hf
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
-
-folder, rows_each, *sources = sys.argv[1:]
-text = (b"for x in range(9):\\n    print(x)\\n" * 20)[: 16 * 24]
-data = [{"input_ids": row, "labels": row} for row in torch.tensor(list(text)).view(16, 24)]
-
-class InOrder(Trainer):
-    def _get_train_sampler(self, *args):
-        return torch.utils.data.SequentialSampler(data)
-
-found = []
-for source in sources:
-    arguments = TrainingArguments(
-        output_dir=folder, max_steps=3, per_device_train_batch_size=int(rows_each), learning_rate=1e-2,
-        logging_steps=1, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
-    )
-    trainer = InOrder(model=AutoModelForCausalLM.from_pretrained(source), args=arguments, train_dataset=data)
-    trainer.train()
-    trainer.save_model(folder + "/" + trainer.accelerator.unwrap_model(trainer.model).plan.name)
-    found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
-if trainer.is_world_process_zero():
-    with open(folder + "/losses.json", "w") as file:
-        json.dump([trainer.args.world_size, *found], file)
-"""
-
-
-def launched(tmp_path, num_processes):
-    """Losses of three steps of every system, on the same rows a step however many processes share them."""
-    script, out = tmp_path / "train.py", tmp_path / f"run{num_processes}"
-    script.write_text(LAUNCHED)
-    out.mkdir()
-    # The launcher's name for several processes on one machine; the script says that they use the processor.
-    several = ["--multi_gpu"] if num_processes > 1 else ["--cpu"]
+def test_accelerate_launches_processes_that_train_as_one(tmp_path):
+    """Two processes with two rows each take the steps of one process with four rows."""
+    folders = [str(exported(name)) for name in SYSTEMS]
     program = [
-        sys.executable, "-m", "accelerate.commands.launch", *several, f"--num_processes={num_processes}",
-        "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0",
-        str(script), str(out), str(4 // num_processes), *(str(exported(name)) for name in SYSTEMS),
+        # `--multi_gpu` is the launcher's name for several processes; the script says that they use the processor.
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
+        "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0",
+        str(Path(launched_training.__file__)), str(tmp_path), "2", *folders,
     ]  # fmt: skip
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, env=env, capture_output=True, text=True, check=False, timeout=170)
     assert done.returncode == 0, done.stderr[-3000:]
-    world_size, *losses = json.loads((out / "losses.json").read_text())
-    assert world_size == num_processes
-    return out, losses
-
-
-def test_accelerate_launches_one_process_and_two(tmp_path):
-    (_, alone), (folder, shared) = (launched(tmp_path, count) for count in (1, 2))
+    world_size, *shared = json.loads((tmp_path / "losses.json").read_text())
+    assert world_size == 2
+    alone = launched_training.train(str(tmp_path / "alone"), 4, folders)
     for name, one, two in zip(SYSTEMS, alone, shared, strict=True):
         assert one[-1] < one[0]
         assert two == pytest.approx(one, rel=1e-3), name
-        assert archspec.load(folder / name, compile=False).plan.name == name
+        saved = [archspec.load(tmp_path / run / name, compile=False)(random_ids(1, 9)) for run in (".", "alone")]
+        assert torch.allclose(*saved, atol=1e-2)
 
 
 def test_a_llama_goes_through_archspec_and_comes_out_the_same(tmp_path):

@@ -44,7 +44,6 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_context_parallel = False
     _is_stateful = True
     """Tokens cannot be taken back: slots and states forget."""
-    _supported_generation_modes = MODES
 
     def __init__(self, config: ArchSpecConfig, model: AnyModel | None = None) -> None:
         """`model` is one of the config's spec, to be used as it is; otherwise a new one is made."""
@@ -193,9 +192,17 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
             context = max(max_cache_length, generation_config.max_cache_len or 0, 1)
             model_kwargs["past_key_values"] = self.new_cache(rows, context)
 
+    def _validate_generation_mode(self, generation_mode: Any, *args: Any) -> None:
+        if generation_mode not in MODES:
+            raise ValueError(
+                f"{self.plan.name} generates greedily, by sampling and with beams, not by "
+                f"{generation_mode.value.replace('_', ' ')}: slots and states forget, so tokens cannot be taken back"
+            )
+        super()._validate_generation_mode(generation_mode, *args)  # type: ignore[misc]
+
     def _get_deprecated_gen_repo(self, generation_mode: Any, *args: Any, **kwargs: Any) -> str | None:
-        """Modes that live in other people's repositories count on caches of their own."""
-        self._validate_generation_mode(generation_mode, self.generation_config, {})  # type: ignore[misc]
+        """None: modes that live in other people's repositories are refused before they are fetched."""
+        self._validate_generation_mode(generation_mode, self.generation_config, {})
         return None
 
     def _set_gradient_checkpointing(

@@ -212,8 +212,8 @@ def test_attention_can_be_written_out():
 
 
 REFUSED = {
-    "assisted": ({"prompt_lookup_num_tokens": 3}, "only supports"),
-    "contrastive": ({"penalty_alpha": 0.6, "top_k": 4}, "only supports"),
+    "assisted": ({"prompt_lookup_num_tokens": 3}, "cannot be taken back"),
+    "contrastive": ({"penalty_alpha": 0.6, "top_k": 4}, "cannot be taken back"),
     "static": ({"cache_implementation": "static"}, "one kind of cache"),
     "foreign cache": ({"past_key_values": DynamicCache()}, "ArchSpecCache"),
     "embeddings": ({"inputs_embeds": torch.zeros(1, 3, 32)}, "inputs_embeds"),

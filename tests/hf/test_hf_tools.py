@@ -96,6 +96,20 @@ def test_lm_eval_gives_the_models_own_likelihoods_and_texts(name, tmp_path, monk
         assert sample["filtered_resps"] == [tokenizer.decode(tokens, skip_special_tokens=True)]
 
 
+def run_group(program: list[str], seconds: int = 100) -> tuple[int, str] | None:
+    """Exit code and output of a program that starts others; None if it took too long, and then all of them are ended."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(program, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # the launcher ends its processes, each of which is a group of its own
+            return None
+    return process.returncode, said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_accelerate_launches_processes_that_train_as_one(tmp_path):
     """Two processes with two rows each take the steps of one process with four rows."""
     folders = [str(exported(name)) for name in SYSTEMS]
@@ -105,9 +119,9 @@ def test_accelerate_launches_processes_that_train_as_one(tmp_path):
         "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0",
         str(Path(launched_training.__file__)), str(tmp_path), "2", *folders,
     ]  # fmt: skip
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, env=env, capture_output=True, text=True, check=False, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # The launcher looks for a free port and binds it later; another program may be faster, and then nobody meets.
+    code, said = run_group(program) or run_group(program) or (None, "")
+    assert code == 0, said[-3000:]
     world_size, *shared = json.loads((tmp_path / "losses.json").read_text())
     assert world_size == 2
     alone = launched_training.train(str(tmp_path / "alone"), 4, folders)

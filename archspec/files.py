@@ -1,6 +1,5 @@
 """Reading a file that may be anything, and writing files whole or not at all."""
 
-import ctypes
 import os
 import shutil
 import sys
@@ -158,6 +157,8 @@ def _to_disk(path: Path) -> None:
 
 def _exchange(a: Path, b: Path) -> bool:
     """Let two paths change places in one step; False where the system or the file system cannot."""
+    import ctypes  # which no check needs
+
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(a), os.fsencode(b)
     if hasattr(libc, "renameat2"):  # Linux, glibc 2.28

@@ -71,6 +71,6 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@echo "setup: installing the build backend"
 	@$(PIP_INSTALL) hatchling editables
 	@echo "setup: installing archspec, torch and the development tools (this can take a few minutes)"
-	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,lsp,plot,dev]'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,hf,lsp,plot,dev]'
 	@$(PY) -m compileall -q archspec  # an editable install does not: without it, the first command compiles all it runs
 	@touch $@

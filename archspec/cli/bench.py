@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,10 +156,8 @@ def _check_peers(comparisons: "list[Comparison]") -> None:
     """Peers are what the user counts on: says why there are none."""
     if not any(len(comparison.contestants()) > len(comparison.entries) for comparison in comparisons):
         typer.echo("no peers: transformers has a Llama, and none of these models is one", err=True)
-    try:
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise CliError("peers need transformers: install `archspec-lm[hf]`") from error
+    if find_spec("transformers") is None:
+        raise CliError("peers need transformers: install `archspec-lm[hf]`")
 
 
 def _checked_outputs(json_file: Path | None, plot: Path | None, page: Path | None) -> "Callable[[Report], None]":

@@ -6,7 +6,22 @@ import sys
 
 import typer
 
-from archspec.cli import bench, check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show, sweep
+from archspec.cli import (
+    bench,
+    check,
+    compile_,
+    diff,
+    explain,
+    export,
+    fmt,
+    generate,
+    import_,
+    lsp,
+    memory,
+    schema,
+    show,
+    sweep,
+)
 from archspec.cli.common import CliError
 
 # A command ends before there is enough garbage to be worth looking for.
@@ -30,6 +45,7 @@ app.command("memory")(memory.memory)
 app.command("bench")(bench.bench)
 app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
 app.command("lsp")(lsp.lsp)

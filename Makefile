@@ -10,10 +10,10 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test fuzz check format clean distclean
+.PHONY: help setup demo test fuzz bench bench-gpu check format clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## make .venv and install archspec with all it needs (Python >= 3.11)
 	@echo "setup: $(VENV) is ready"
@@ -26,6 +26,14 @@ test: $(STAMP) ## run the tests (WORKERS=N sets how many at a time)
 
 fuzz: $(STAMP) ## check many broken specs (INPUTS=N, SEED=N)
 	@$(PY) tests/fuzz.py --inputs $${INPUTS:-20000} --seed $${SEED:-0} --workers $(WORKERS)
+
+bench: $(STAMP) ## measure the fixed set of workloads, and write its page (15 minutes on two cores)
+	@mkdir -p out
+	@$(VENV)/bin/archspec bench --suite cpu --json out/bench_cpu.json --page docs/benchmarks
+
+bench-gpu: $(STAMP) ## the same for the papers' comparisons on a GPU (10 minutes on an H100)
+	@mkdir -p out
+	@$(VENV)/bin/archspec bench --suite gpu --json out/bench_gpu.json --page docs/benchmarks
 
 check: $(STAMP) ## check format, lint, types and import rules
 	@echo "check: ruff format"
@@ -63,5 +71,6 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@echo "setup: installing the build backend"
 	@$(PIP_INSTALL) hatchling editables
 	@echo "setup: installing archspec, torch and the development tools (this can take a few minutes)"
-	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,lsp,plot,dev]'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,hf,lsp,plot,dev]'
+	@$(PY) -m compileall -q archspec  # an editable install does not: without it, the first command compiles all it runs
 	@touch $@

@@ -73,12 +73,18 @@ def load(
 ) -> "AnyModel":
     """The model in a folder that `Model.save` or `archspec import` wrote. `dtype=None` keeps that of the weights.
 
+    A folder with a checkpoint that `archspec import` reads, one that `archspec export` wrote say, does as well.
+
     Errors: SpecError for a bad spec, ValueError for weights that do not fit it, FileNotFoundError.
     """
     from archspec.runtime.build import load_model
     from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 
     arch, weights = Path(path) / ARCH_FILE, Path(path) / WEIGHTS_FILE
+    if not arch.is_file() and (Path(path) / "config.json").is_file():
+        from archspec.convert import load_checkpoint
+
+        return load_checkpoint(path, device=device, dtype=dtype, backend=backend, compile=compile)
     model = load_model(plan(parse(arch)), weights, device=device, dtype=dtype, backend=backend, compile=compile)
     model.arch_text = arch.read_text("utf-8")
     return model

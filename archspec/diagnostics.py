@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, ClassVar, Literal
 
+from archspec.records import Facts
 from archspec.source import Span
 
 Severity = Literal["error", "warning"]
@@ -58,8 +59,7 @@ class Help:
 REGISTRY: dict[str, type["Diagnostic"]] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diagnostic:
+class Diagnostic(Facts):
     """Base of all diagnostics. `span` is where a person would point at."""
 
     code: ClassVar[str] = ""

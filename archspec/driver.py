@@ -10,10 +10,11 @@ from pathlib import Path
 from archspec.checks import run_checks, run_level_checks
 from archspec.checks.context import Context
 from archspec.checks.deployment import Deployment, check_deployment
+from archspec.collecting import few_collections
 from archspec.compose import compose
 from archspec.compose.settings import Settings, check_known
 from archspec.diagnostics import Diagnostic, has_errors
-from archspec.files import read_source, read_stdin
+from archspec.files import Reader, read_source, read_stdin
 from archspec.graph.layer_graph import LayerGraph, LevelsGraph
 from archspec.graph.lower import lower
 from archspec.levels_plan import AnyPlan
@@ -122,10 +123,11 @@ def analyse_spec(spec: ModelSpec) -> Analysis:
     return analyse_text(format_spec(spec), f"<{spec.name}>")
 
 
-def analyse_source(source: Source, settings: Settings | None = None) -> Analysis:
-    """Every phase over one source, as far as they go. Raises SettingError."""
+@few_collections()
+def analyse_source(source: Source, settings: Settings | None = None, read: Reader = read_source) -> Analysis:
+    """Every phase over one source, as far as they go. `read` has the files that it uses. Raises SettingError."""
     file, broken = parse_file(source)
-    composition = compose(source, file, settings, broken=bool(broken))
+    composition = compose(source, file, settings, bool(broken), read)
     found = [*broken, *composition.found]
     elaborated, graph = None, None
     if composition.model is not None:

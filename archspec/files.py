@@ -1,10 +1,11 @@
 """Reading a file that may be anything, and writing files whole or not at all."""
 
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from archspec.diagnostics import Diagnostic
@@ -16,7 +17,6 @@ BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnreadableFile(Diagnostic):
     """A file that cannot be read as a spec.
 
@@ -30,6 +30,10 @@ class UnreadableFile(Diagnostic):
 
     def message(self) -> str:
         return self.problem
+
+
+Reader = Callable[[Path], tuple[Source, Diagnostic | None]]
+"""Where the text of a file comes from: the file, or an editor that has it open."""
 
 
 def read_source(path: Path) -> tuple[Source, Diagnostic | None]:
@@ -118,6 +122,53 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> N
     finally:
         for path in written.values():
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill beside `folder`, which then takes its place with all that it holds, at once.
+
+    Whoever looks at `folder`, or is killed, finds all of the old content or all of the new; what was there goes.
+    """
+    target = folder.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o777 & ~_umask())
+        for path in fresh.rglob("*"):
+            _to_disk(path)
+        if not target.exists():
+            fresh.rename(target)
+        elif not _exchange(fresh, target):
+            # Not at once, where the system has no exchange: between the two there is no folder, but the old one beside.
+            aside = fresh.with_suffix(".old")
+            target.rename(aside)
+            fresh.rename(target)
+            fresh = aside
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """See that a file is on the disk before a name points to it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two paths change places in one step; False where the system or the file system cannot."""
+    import ctypes  # which no check needs
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(a), os.fsencode(b)
+    if hasattr(libc, "renameat2"):  # Linux, glibc 2.28
+        at_cwd, exchange = -100, 2
+        return bool(libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) == 0)
+    if hasattr(libc, "renamex_np"):  # macOS
+        return bool(libc.renamex_np(*names, 2) == 0)
+    return False
 
 
 def _umask() -> int:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from archspec.collecting import few_collections
 from archspec.diagnostics import Diagnostic
 from archspec.source import Source
 from archspec.spec.format import HANGING, INDENT, WIDTH
 from archspec.syntax.lexemes import Lexeme
-from archspec.syntax.parser import lexemes, parse_text
+from archspec.syntax.parser import lexemes, parse_text, plain_lexemes
 
 COMMENT_COLUMN = 49
 """Where comments at line ends stand, if the lines before them are shorter."""
@@ -54,13 +55,16 @@ class Formatted:
         return unified_diff(before, after, name, f"{name} (formatted)", lineterm="")
 
 
+@few_collections()
 def format_source(source: Source) -> Formatted:
     """The canonical layout of a text. With syntax errors, the text as it is and the errors."""
-    _, found = parse_text(source)
-    if found:
-        return Formatted(source, source.text, tuple(found))
     text = source.text.removeprefix("\ufeff")
-    tokens = lexemes(text)
+    tokens = plain_lexemes(source)
+    if tokens is None:
+        _, found = parse_text(source)
+        if found:
+            return Formatted(source, source.text, tuple(found))
+        tokens = lexemes(text)
     gaps = [_gap(part) for part in _between(text, tokens)]
     written = _print(_Layout(tokens, gaps).lines())
     if _statement_texts(tokens) != _statement_texts(lexemes(written)):

@@ -6,6 +6,7 @@ terms by sympy, which is imported only when somebody asks for a formula.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,8 +112,10 @@ def _length(length: Length) -> "Expr":
 
     if length.tokens_each is None:
         return Integer(length.limit or 0)
+    if length.limit == 1:
+        return Integer(1)  # there is at least one token
     positions = ceiling(_symbols()[1] / length.tokens_each)
-    return positions if length.limit is None else Min(positions, length.limit)
+    return positions if length.limit is None else Min(positions, length.limit, evaluate=False)
 
 
 def _growth(length: Length) -> tuple[float, float]:
@@ -126,6 +129,11 @@ def _growth(length: Length) -> tuple[float, float]:
 
 def text(terms: Iterable[CacheTerm]) -> str:
     """`B*e*(2048*T + 53248*min(T, 1024)) + 4*B*5111808`."""
+    return _text(tuple(terms))
+
+
+@lru_cache(maxsize=64)  # a page shows the formula of a model several times
+def _text(terms: tuple[CacheTerm, ...]) -> str:
     from sympy.printing.str import StrPrinter
 
     class Printer(StrPrinter):  # type: ignore[misc]

@@ -1,7 +1,6 @@
 """E0405: what is done to keys and values is done once, where they are made."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from archspec.checks.context import Context, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, zero_based
@@ -12,7 +11,6 @@ from archspec.spec.spans import without
 _KEYS = ("v_norm", "values_from_keys")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReaderChangesValues(Diagnostic):
     """A reader that says how values are made.
 

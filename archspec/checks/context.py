@@ -68,7 +68,7 @@ class Context:
 
     def sure(self, statement: int, *keys: str) -> bool:
         """Whether what holds for these settings of a statement is what was written."""
-        return all(self.elaborated.sure(statement, key) for key in keys)
+        return not self.elaborated.unsure or all(self.elaborated.sure(statement, key) for key in keys)
 
     def doubts(self, statement: int, key: str) -> bool:
         """Whether the `mixer` or the `ranges` of a statement were reported and are a guess."""

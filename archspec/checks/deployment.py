@@ -23,7 +23,6 @@ class Deployment:
     pipeline_split: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class HeadsDoNotSplit(Diagnostic):
     """Heads that cannot be spread evenly over the devices.
 
@@ -51,7 +50,6 @@ class HeadsDoNotSplit(Diagnostic):
         return (Help(f"with {self.count} heads, devices may be {listing([str(n) for n in near], quote=False)}"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class KvHeadsReplicated(Diagnostic):
     """More devices than kv heads.
 
@@ -85,7 +83,6 @@ class KvHeadsReplicated(Diagnostic):
         return (Help(f"use at most {self.kv_heads} devices, or `kv heads {self.devices}` if they shall differ"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SplitSharesCache(Diagnostic):
     """A pipeline stage that reads what another one keeps.
 

@@ -1,7 +1,6 @@
 """E025x: layers that read later caches are iterated, and nothing else is."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from archspec.checks.context import Context, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label
@@ -11,7 +10,6 @@ from archspec.source import Span
 from archspec.spec.model import IterateStatement
 
 
-@dataclass(frozen=True, kw_only=True)
 class NothingToIterate(Diagnostic):
     """An `iterate` over layers that read no later cache.
 
@@ -37,7 +35,6 @@ class NothingToIterate(Diagnostic):
         return (Help("leave this statement out", self.removal),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class IterationTooNarrow(Diagnostic):
     """An `iterate` that leaves out a reader or the layer it reads.
 
@@ -74,7 +71,6 @@ class IterationTooNarrow(Diagnostic):
         return (Help(f"write `{self.needed}`", Edit(self.span, self.needed)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TooFewPasses(Diagnostic):
     """Passes that cannot do what an iteration is for.
 
@@ -102,7 +98,6 @@ class TooFewPasses(Diagnostic):
         return (Help("LCKV uses `7 forward, 2 backward`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class IterationsInterleave(Diagnostic):
     """Two `iterate` statements for layers that depend on one another.
 

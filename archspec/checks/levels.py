@@ -1,7 +1,6 @@
 """E06xx: what passes between the levels fits. Inside, each level is checked as a model of its own."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from archspec.diagnostics import Diagnostic, Edit, Help, Label
 from archspec.source import Span
@@ -12,7 +11,6 @@ from archspec.spec.levels import Lookup
 from archspec.syntax.tree import Emit, Take
 
 
-@dataclass(frozen=True, kw_only=True)
 class LookupDoesNotFit(Diagnostic):
     """A block's embedding that is not as wide as the block level.
 
@@ -69,7 +67,6 @@ class LookupDoesNotFit(Diagnostic):
         return (Help(f"write `{fixed}`", Edit(self.span, fixed)), *helps)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ContextLength(Diagnostic):
     """A number of context vectors that cannot be.
 

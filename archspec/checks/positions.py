@@ -1,7 +1,6 @@
 """E04xx: queries and the keys they are compared with know the same positions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from archspec.checks.context import Context, Readers, cache_name
 from archspec.diagnostics import Diagnostic, Help, Label, zero_based
@@ -12,7 +11,6 @@ from archspec.spec.model import LayersStatement, Rope
 from archspec.spec.spans import without
 
 
-@dataclass(frozen=True, kw_only=True)
 class _RopeConflict(Diagnostic):
     cache: str
     keys: str
@@ -32,7 +30,6 @@ class _RopeConflict(Diagnostic):
         return (Help(text, without(self.span)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class RopeAnglesDiffer(_RopeConflict):
     """Queries rotated by other angles than the keys.
 
@@ -54,7 +51,6 @@ class RopeAnglesDiffer(_RopeConflict):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class RopeOnOneSide(_RopeConflict):
     """Rotated keys and queries that are not, or the reverse.
 
@@ -75,7 +71,6 @@ class RopeOnOneSide(_RopeConflict):
         return f"keys in {self.cache} are {one}, but the reader's queries are {other}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RopeLayoutDiffers(_RopeConflict):
     """Interleaved against half-split rotation.
 
@@ -95,7 +90,6 @@ class RopeLayoutDiffers(_RopeConflict):
         return f"keys in {self.cache} and the reader's queries rotate different pairs of dimensions"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NormOnOneSide(Diagnostic):
     """Normed queries over keys that are not, or the reverse.
 
@@ -140,7 +134,6 @@ def _verb(layers: str) -> str:
     return "" if layers.startswith("layers") else "s"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoPositions(Diagnostic):
     """A model that never says how it knows positions.
 

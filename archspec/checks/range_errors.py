@@ -1,12 +1,9 @@
 """E01xx: which layers exist."""
 
-from dataclasses import dataclass
-
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, zero_based
 from archspec.source import Span
 
 
-@dataclass(frozen=True, kw_only=True)
 class RangeBeyondModel(Diagnostic):
     """A range that ends after the last layer.
 
@@ -43,7 +40,6 @@ class RangeBeyondModel(Diagnostic):
         return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed)), Help(f"or state {deeper}"))
 
 
-@dataclass(frozen=True, kw_only=True)
 class LayerZero(Diagnostic):
     """Layer 0.
 
@@ -75,7 +71,6 @@ class LayerZero(Diagnostic):
         return ("if the whole file counts from 0, every layer number and every `cache@N` of it is one more here",)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReversedRange(Diagnostic):
     """A range from high to low.
 
@@ -97,7 +92,6 @@ class ReversedRange(Diagnostic):
         return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeclaredTwice(Diagnostic):
     """A layer that is declared twice.
 
@@ -133,7 +127,6 @@ class DeclaredTwice(Diagnostic):
         return (Help(f"write `{edit.text}` here, if the first one counts", edit),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingLayers(Diagnostic):
     """A gap: a layer that no statement declares.
 
@@ -171,7 +164,6 @@ class MissingLayers(Diagnostic):
         return (Help(f"off by one? then write `{self.fixed}` here", Edit(self.following, self.fixed)), declare)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TotalMismatch(Diagnostic):
     """Fewer layers declared than the header states.
 
@@ -210,7 +202,6 @@ class TotalMismatch(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnevenStep(Diagnostic):
     """A step that does not reach the end of its range.
 
@@ -241,7 +232,6 @@ class UnevenStep(Diagnostic):
         return (Help(f"write `{self.reached}` if this is what you mean", Edit(self.span, self.reached)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmptyRest(Diagnostic):
     """`layers rest` where no layer is left.
 

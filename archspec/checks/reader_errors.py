@@ -1,13 +1,10 @@
 """E0205 to E0209: readers of what is not written yet, or of what other readers only read themselves."""
 
-from dataclasses import dataclass
-
 from archspec.checks.source_errors import reads
 from archspec.diagnostics import MAX_LABELS, Diagnostic, Edit, Help, Label, zero_based
 from archspec.source import Span
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReaderBeforeSource(Diagnostic):
     """A layer that reads a cache which a later layer writes.
 
@@ -58,7 +55,6 @@ class ReaderBeforeSource(Diagnostic):
         return (Help("LCKV resolves this by iterating:", edit),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NothingBelow(Diagnostic):
     """`cache@below` where no layer below writes a cache.
 
@@ -82,7 +78,6 @@ class NothingBelow(Diagnostic):
         return (Help("write `attend` for the first of them"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReadsItself(Diagnostic):
     """A layer that cross-attends to its own cache.
 
@@ -111,7 +106,6 @@ class ReadsItself(Diagnostic):
         return (Help(f"take layer {self.number} out of this range and write `layers {self.number} attend`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReaderCycle(Diagnostic):
     """Readers that name one another, with no keys and values anywhere.
 
@@ -148,7 +142,6 @@ class ReaderCycle(Diagnostic):
         return (Help("write `attend` for the layer that shall own the keys and values"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReadsReader(Diagnostic):
     """A reader of a reader.
 
@@ -188,7 +181,6 @@ class ReadsReader(Diagnostic):
         return (Help(f"say `{self.root}`", Edit(self.span, self.root), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnusedOwnKeys(Diagnostic):
     """A reader that states kv heads because others read "its" cache.
 

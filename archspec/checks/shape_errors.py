@@ -1,15 +1,13 @@
 """E03xx: head counts and sizes, and settings that every layer needs."""
 
-from dataclasses import dataclass
-
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing, zero_based
+from archspec.records import Facts
 from archspec.source import Span
 
 _MOST_HEADS = 4096
 """Beyond this, legal head counts are not enumerated."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReaderStatesKvHeads(Diagnostic):
     """A reader with kv heads.
 
@@ -43,8 +41,7 @@ class ReaderStatesKvHeads(Diagnostic):
         return (Help(f"leave `{self.span.text}` out", self.removal),)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadsAndKeys:
+class HeadsAndKeys(Facts):
     """The two sides of a comparison of queries with keys. No cache is named if both sides are in the header."""
 
     heads: int
@@ -66,7 +63,6 @@ class HeadsAndKeys:
         return (Label(self.heads_span, queries),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class HeadsNotMultiple(Diagnostic):
     """Query heads that kv heads do not divide.
 
@@ -103,7 +99,6 @@ class HeadsNotMultiple(Diagnostic):
         return (Help(f"with {heads} heads, kv heads may be {divisors}"), even)
 
 
-@dataclass(frozen=True, kw_only=True)
 class HeadDimDiffers(Diagnostic):
     """Queries of another size than the keys they are compared with.
 
@@ -143,7 +138,6 @@ class HeadDimDiffers(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class OddRotation(Diagnostic):
     """RoPE over an odd number of dimensions.
 
@@ -169,7 +163,6 @@ class OddRotation(Diagnostic):
         return (Help("choose an even head_dim, or write `no rope`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class WidthNotDivisible(Diagnostic):
     """`heads N` without a size, where N does not divide the width.
 
@@ -199,7 +192,6 @@ class WidthNotDivisible(Diagnostic):
         return (state, Help(f"or write {shown}, which divide{'' if len(near) > 1 else 's'} it")) if near else (state,)
 
 
-@dataclass(frozen=True, kw_only=True)
 class LacksSetting(Diagnostic):
     """A layer without heads or ffn, a cache without kv heads.
 
@@ -234,7 +226,6 @@ class LacksSetting(Diagnostic):
         return (Help(f"add for example `{self.example}` here or in the header"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmptyLayer(Diagnostic):
     """A layer with neither mixer nor ffn.
 
@@ -258,7 +249,6 @@ class EmptyLayer(Diagnostic):
         return (Help("leave the layer out and lower the total"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoNormToShare(Diagnostic):
     """One norm for mixer and ffn where there is none before them.
 

@@ -1,7 +1,5 @@
 """E0201 to E0204, E0211 and E0214: which caches exist, and which layers have one."""
 
-from dataclasses import dataclass
-
 from archspec.checks.range_errors import count_of
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing, zero_based
 from archspec.source import Span
@@ -9,7 +7,6 @@ from archspec.source import Span
 Named = tuple[tuple[str, Span], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CacheBeyondModel(Diagnostic):
     """A cache of a layer that does not exist.
 
@@ -48,7 +45,6 @@ class CacheBeyondModel(Diagnostic):
         return (Help(f"name a layer from 1 to {self.total}; `cache@last` is the last one's"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownCache(Diagnostic):
     """A cache name that no statement declares.
 
@@ -91,7 +87,6 @@ class UnknownCache(Diagnostic):
         return (Help(f"declare it, for example `cache {self.name}@12: kv heads 8 x 128`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SourceWithoutAttention(Diagnostic):
     """A reader of a layer that has no attention.
 
@@ -135,7 +130,6 @@ class SourceWithoutAttention(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SourceKeepsState(Diagnostic):
     """A reader of a layer that keeps a recurrent state.
 
@@ -174,7 +168,6 @@ class SourceKeepsState(Diagnostic):
         return (Help(f"{text}:", edit),) if edit is not None else (Help(f"{text}: `{line}`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CacheDeclaredTwice(Diagnostic):
     """The same cache declared by two statements.
 
@@ -212,7 +205,6 @@ class CacheDeclaredTwice(Diagnostic):
         return (Help("leave one of them out, or give it another name"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class AmbiguousCache(Diagnostic):
     """`cache@N` where layer N has several named caches.
 

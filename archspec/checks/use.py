@@ -1,7 +1,6 @@
 """E09xx: what is declared is used, and assertions hold."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from archspec.checks.context import Context, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label
@@ -9,7 +8,6 @@ from archspec.source import Span
 from archspec.spec.model import DECAYS, LayersStatement, PrefillExitStatement
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnreadCache(Diagnostic):
     """A projection that no layer reads.
 
@@ -38,7 +36,6 @@ class UnreadCache(Diagnostic):
         return (Help(f"read it with `cross-attend to {self.cache}`, or leave the statement out"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PrefillExitElsewhere(Diagnostic):
     """A prefill exit that the layer graph does not have.
 

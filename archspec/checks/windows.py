@@ -1,7 +1,6 @@
 """E05xx: no reader looks further back than its cache keeps."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from archspec.checks.context import Context, Readers, cache_name
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, zero_based
@@ -9,7 +8,6 @@ from archspec.graph.layer_graph import CacheNode
 from archspec.source import Span
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReaderLooksTooFar(Diagnostic):
     """A reader that looks further back than the cache keeps.
 
@@ -58,7 +56,6 @@ class ReaderLooksTooFar(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SinksNotKept(Diagnostic):
     """A reader of more sinks than the cache keeps.
 
@@ -91,7 +88,6 @@ class SinksNotKept(Diagnostic):
         return (Help(f"write `sinks {self.asked}` where {self.cache} is declared"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class KeepsTooMuch(Diagnostic):
     """A cache that keeps more than any of its readers looks at.
 

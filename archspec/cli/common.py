@@ -133,3 +133,15 @@ def torch_needed() -> Iterator[None]:
         if error.name is None or error.name.split(".")[0] not in ("torch", "safetensors", "numpy"):
             raise
         raise CliError(f"this command needs {error.name}: install `archspec-lm[torch]`") from error
+
+
+@contextmanager
+def transformers_needed() -> Iterator[None]:
+    """Turns an absent transformers, or torch, into one clear line."""
+    try:
+        with torch_needed():
+            yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("accelerate", "tokenizers", "transformers"):
+            raise
+        raise CliError(f"this command needs {error.name}: install `archspec-lm[hf]`") from error

@@ -64,7 +64,7 @@ def _model(source: Path, set_: list[str] | None, *, device: str, dtype: str | No
     from archspec.cli.common import analysed
 
     if source.is_dir():
-        if not (source / "model.arch").is_file():
+        if not any((source / name).is_file() for name in ("model.arch", "config.json")):
             raise CliError(f"{source} holds no model.arch: `archspec compile` and `archspec import` make such folders")
         if set_:
             raise typer.BadParameter("a model folder has its numbers: --set is for specs", param_hint="--set")

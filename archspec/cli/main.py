@@ -6,10 +6,25 @@ import sys
 
 import typer
 
-from archspec.cli import check, compile_, diff, explain, fmt, generate, import_, lsp, memory, schema, show, sweep
+from archspec.cli import (
+    bench,
+    check,
+    compile_,
+    diff,
+    explain,
+    export,
+    fmt,
+    generate,
+    import_,
+    lsp,
+    memory,
+    schema,
+    show,
+    sweep,
+)
 from archspec.cli.common import CliError
 
-# Imports make many objects and no garbage: looking for it as often as usual is a tenth of a short command.
+# A command ends before there is enough garbage to be worth looking for.
 gc.set_threshold(100_000)
 
 app = typer.Typer(
@@ -27,8 +42,10 @@ app.command("diff")(diff.diff)
 app.command("schema")(schema.schema)
 app.command("sweep")(sweep.sweep)
 app.command("memory")(memory.memory)
+app.command("bench")(bench.bench)
 app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
 app.command("lsp")(lsp.lsp)

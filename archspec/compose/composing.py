@@ -14,6 +14,7 @@ from archspec.compose.numbers import Numbers
 from archspec.compose.settings import SettingError, Settings, as_lets, check_known
 from archspec.compose.templates import Templates
 from archspec.diagnostics import Diagnostic
+from archspec.files import Reader, read_source
 from archspec.source import Source, Span
 from archspec.syntax import tree
 from archspec.syntax.errors import NoModel, SecondModel
@@ -39,7 +40,13 @@ class Composition:
     located: Callable[[Diagnostic], Diagnostic] = lambda diagnostic: diagnostic
 
 
-def compose(source: Source, file: tree.File, settings: Settings | None = None, broken: bool = False) -> Composition:
+def compose(
+    source: Source,
+    file: tree.File,
+    settings: Settings | None = None,
+    broken: bool = False,
+    read: Reader = read_source,
+) -> Composition:
     """Work out a file and all that it uses. `broken`: it has errors of syntax. Raises SettingError, and no other."""
     if not file.composed and not settings:
         if file.models:
@@ -47,7 +54,7 @@ def compose(source: Source, file: tree.File, settings: Settings | None = None, b
         return Composition(None, () if broken else (NoModel(span=Span(source, 0, 0)),))
     findings = Findings()
     findings.lost |= {"any"} if broken and not file.models else set()
-    library = collect(source, file, findings)
+    library = collect(source, file, findings, read)
     return _Composing(source, file, library, settings or {}).run()
 
 

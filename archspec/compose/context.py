@@ -1,7 +1,7 @@
 """By which way a place has come into the model: through a template, a base or another file."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,6 @@ from archspec.syntax import tree
 _MAX_NOTES = 3
 
 
-@dataclass(frozen=True, kw_only=True)
 class InContext(Diagnostic):
     """A diagnostic with labels on the way to its place, and the values of what is computed there.
 

@@ -1,6 +1,5 @@
 """Errors of composition: names, numbers and templates. E0032 to E0038, and W0902."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from archspec.diagnostics import MAX_LABELS, Diagnostic, Edit, Help, Label, Severity, listing, suggest
@@ -15,7 +14,10 @@ def guesses(span: Span, word: str, known: tuple[str, ...]) -> tuple[Help, ...]:
     return (Help(f"there is {listing(known[:MAX_LABELS], 'and')}"),) if known else ()
 
 
-@dataclass(frozen=True, kw_only=True)
+_NEIGHBOURS = ("above", "previous", "prev", "next", "before")
+"""What people write for `below`."""
+
+
 class UnknownNumber(Diagnostic):
     """A name that stands for no number.
 
@@ -49,10 +51,11 @@ class UnknownNumber(Diagnostic):
         return "expected a number, or the name of one"
 
     def helps(self) -> tuple[Help, ...]:
+        if self.word in _NEIGHBOURS:
+            return (Help("a cache is named by its layer; `cache@below` is the nearest that a layer below has"),)
         return (*guesses(self.span, self.word, self.known), Help(f"or define it: `let {self.word} = 1024`"))
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoResult(Diagnostic):
     """An expression without a result that a spec can use.
 
@@ -79,7 +82,6 @@ class NoResult(Diagnostic):
         return f"`{self.span.text}` {self.problem}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class DefinedTwice(Diagnostic):
     """A name that is defined twice.
 
@@ -119,7 +121,6 @@ class DefinedTwice(Diagnostic):
         return (Help("leave one of them out, or give it another name"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Circular(Diagnostic):
     """Something that is made from itself.
 
@@ -154,7 +155,6 @@ class Circular(Diagnostic):
         return tuple(Label(span, "by way of this") for span in self.steps[: MAX_LABELS - 1])
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownTemplate(Diagnostic):
     """A template that is not defined.
 
@@ -186,7 +186,6 @@ class UnknownTemplate(Diagnostic):
         return guesses(self.span, self.word, self.known) or (Help(f"write `define {self.word} {{ ... }}`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TemplateWithoutMixer(Diagnostic):
     """A template in the place of a mixer that has none.
 
@@ -220,7 +219,6 @@ class TemplateWithoutMixer(Diagnostic):
         return (Help("take its settings beside a mixer", Edit(self.span, f"attend, like {self.word}")),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TemplatesDisagree(Diagnostic):
     """Two templates that make the same setting.
 
@@ -258,7 +256,6 @@ class TemplatesDisagree(Diagnostic):
         return (Help("say it beside them: what a statement says itself counts before its templates"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Unused(Diagnostic):
     """A `let` or `define` that nothing uses.
 

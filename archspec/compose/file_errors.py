@@ -1,12 +1,9 @@
 """Errors of composition: other files, and models that extend others. E0039 to E0041."""
 
-from dataclasses import dataclass
-
 from archspec.compose.errors import guesses
 from archspec.diagnostics import Diagnostic, Help
 
 
-@dataclass(frozen=True, kw_only=True)
 class CannotUse(Diagnostic):
     """A file that cannot be used.
 
@@ -39,7 +36,6 @@ class CannotUse(Diagnostic):
         return () if self.hint is None else (Help(self.hint),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownBase(Diagnostic):
     """A model that extends one that is not there.
 
@@ -80,7 +76,6 @@ class UnknownBase(Diagnostic):
         return guesses(self.span, self.word, self.known)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NothingToRemove(Diagnostic):
     """Something is taken away that is not there.
 

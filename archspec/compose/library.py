@@ -14,7 +14,7 @@ from archspec.compose.errors import Circular, DefinedTwice
 from archspec.compose.file_errors import CannotUse
 from archspec.compose.findings import Findings
 from archspec.diagnostics import Diagnostic
-from archspec.files import read_source
+from archspec.files import Reader, read_source
 from archspec.source import Source, Span
 from archspec.syntax import tree
 from archspec.syntax.limits import MAX_WORDS, BeyondLimits, count_words
@@ -45,19 +45,20 @@ class Library:
     """Syntax errors of the used files."""
 
 
-def collect(source: Source, root: tree.File, findings: Findings) -> Library:
+def collect(source: Source, root: tree.File, findings: Findings, read: Reader = read_source) -> Library:
     """Read whatever the root file uses, and bring all names together."""
     library = Library(findings)
-    reader = _Reader(library, source)
+    reader = _Collector(library, source, read)
     reader.add(source, root)
     return library
 
 
-class _Reader:
+class _Collector:
     """Follows `use` from file to file."""
 
-    def __init__(self, library: Library, source: Source) -> None:
+    def __init__(self, library: Library, source: Source, read: Reader) -> None:
         self.library = library
+        self.read = read
         self.findings = library.findings
         self.folder = source.folder
         self.done: set[Path] = set()
@@ -91,7 +92,7 @@ class _Reader:
             self.findings.lost.add("use")
             return
         self.done.add(resolved)
-        read, problem = read_source(path)
+        read, problem = self.read(path)
         if problem is not None:
             raise _CannotUseError(problem.message())
         self.words += count_words(read.text)

@@ -5,6 +5,14 @@ of its tensors. `detect` lists them; `refused` lists the ones whose features the
 """
 
 from archspec.convert.errors import CheckpointError, ImportRefused, Problem
-from archspec.convert.importing import Imported, import_checkpoint, write_imported
+from archspec.convert.importing import Imported, import_checkpoint, load_checkpoint, write_imported
 
-__all__ = ["CheckpointError", "ImportRefused", "Imported", "Problem", "import_checkpoint", "write_imported"]
+__all__ = [
+    "CheckpointError",
+    "ImportRefused",
+    "Imported",
+    "Problem",
+    "import_checkpoint",
+    "load_checkpoint",
+    "write_imported",
+]

@@ -1,6 +1,6 @@
 """Which family a config is of."""
 
-from archspec.convert import block, gemma, gpt_neox, hf, lckv, refused, yoco
+from archspec.convert import block, exported, gemma, gpt_neox, hf, lckv, refused, yoco
 from archspec.convert.config import Config
 from archspec.convert.errors import ImportRefused, Problem
 from archspec.convert.family import Family
@@ -12,6 +12,7 @@ IMPORTED: tuple[Family, ...] = (
     *lckv.FAMILIES,
     *yoco.FAMILIES,
     *block.FAMILIES,
+    *exported.FAMILIES,
 )
 
 

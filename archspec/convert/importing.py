@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,10 +15,11 @@ from archspec.convert.detect import detect
 from archspec.convert.errors import CheckpointError
 from archspec.convert.family import Blueprint
 from archspec.convert.tensors import Entries, open_weights, read_floats
-from archspec.driver import analyse_spec
+from archspec.driver import analyse_spec, plan
 from archspec.files import write_files
 from archspec.levels_plan import AnyPlan
 from archspec.parameters import Shape
+from archspec.runtime.build import AnyModel, build_empty
 from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 from archspec.spec.format import format_spec
 from archspec.spec.model import ModelSpec
@@ -53,8 +55,7 @@ def import_checkpoint(source: str | Path) -> Imported:
     name = model_name(folder)
     family = detect(config, name)
     blueprint = family.read(config, name)
-    plan = _plan(blueprint.spec, config.path)
-    tensors = _tensors(plan, blueprint, open_weights(folder))
+    tensors = _tensors(_plan(blueprint.spec, config.path), blueprint, open_weights(folder))
     comment = "\n".join([f"Imported from a checkpoint of {family.name}.", *blueprint.remarks])
     return Imported(blueprint.spec, comment, tensors)
 
@@ -75,6 +76,21 @@ def write_imported(imported: Imported, directory: str | Path) -> None:
     write_files(folder, writers)
 
 
+def load_checkpoint(
+    source: str | Path, *, device: str | torch.device = "cpu", dtype: str | None = None, **options: Any
+) -> AnyModel:
+    """A model with the weights of a checkpoint, nothing written. `options` are those of `build_empty`.
+
+    Errors: as of `import_checkpoint`; ValueError for unknown options.
+    """
+    imported = import_checkpoint(source)
+    stored = str(next(iter(imported.tensors.values())).dtype).removeprefix("torch.")
+    model = build_empty(plan(imported.spec), device=device, dtype=dtype or stored, **options)
+    model.load_state_dict(imported.tensors)
+    model.arch_text = imported.text
+    return model
+
+
 def model_name(folder: Path) -> str:
     """A folder's name as the name of a model."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.resolve().name) or "model"
@@ -93,7 +109,8 @@ def _plan(spec: ModelSpec, config_path: Path) -> AnyPlan:
 def _tensors(plan: AnyPlan, blueprint: Blueprint, entries: Entries) -> dict[str, Tensor]:
     """Every parameter of the plan. Errors: CheckpointError if names, shapes or dtypes disagree."""
     entries = _stripped(entries, blueprint.prefixes)
-    wanted = {name: (blueprint.names(name), _stored(blueprint, name, shape)) for name, shape in plan.parameter_shapes()}
+    shapes = (*plan.parameter_shapes(), *plan.buffer_shapes())
+    wanted = {name: (blueprint.names(name), _stored(blueprint, name, shape)) for name, shape in shapes}
     present = {name for name in entries if not blueprint.ignored(name)}
     if plan.tied_embeddings:
         present -= _repeated_output(blueprint, entries)

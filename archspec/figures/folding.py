@@ -62,10 +62,10 @@ def fold(tokens: Sequence[Token]) -> list[Fold]:
             if not _alike(tokens, start, start + period):
                 continue
             copies = _copies(tokens, start, period, len(tokens))
-            if copies * period - 1 <= saved:
+            if copies == 1 or copies * period - 1 <= saved:
                 continue  # cannot save more, however the part folds
             runs = tuple(_runs(tokens, start, start + period))
-            if copies > 1 and copies * period - len(runs) > saved:
+            if copies * period - len(runs) > saved:
                 best, saved = Fold(runs, copies), copies * period - len(runs)
         folds.append(best)
         start += best.period * best.copies

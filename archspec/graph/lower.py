@@ -39,10 +39,11 @@ def lower(spec: ModelSpec) -> LayerGraph:
     for idx, ranges in unfold(spec).items():
         statement = spec.statements[idx]
         assert isinstance(statement, LayersStatement)
-        template = _layer(spec, idx, statement)
+        template: LayerNode | None = None
         for number in chain.from_iterable(ranges):
             if number not in layers:
-                layers[number] = replace(template, number=number)
+                template = replace(template, number=number) if template else _layer(spec, idx, statement, number)
+                layers[number] = template
     caches = _caches(spec, layers)
     references = References(spec, caches)
     layers = {number: references.pinned(layer) for number, layer in layers.items()}
@@ -169,14 +170,14 @@ def embed_norm(spec: ModelSpec) -> Norm:
     return _norm(spec, spec.embedding.norm, None, NO_NORM)
 
 
-def _layer(spec: ModelSpec, idx: int, statement: LayersStatement) -> LayerNode:
+def _layer(spec: ModelSpec, idx: int, statement: LayersStatement, number: int) -> LayerNode:
     own, default = statement.settings, spec.defaults
     heads = _heads(spec, _said(own.heads, default.heads))
     attends = statement.mixer in ("attend", "cross-attend")
     window = _said(own.window, default.window)
     ffn: Ffn | Moe | None = own.ffn if own.ffn is not None else default.ffn
     return LayerNode(
-        number=0,
+        number=number,
         statement=idx,
         mixer=statement.mixer,
         heads=heads if statement.mixer != "ffn-only" else None,

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from archspec.compose.names import names_at
 from archspec.lsp.places import Stack, View
 from archspec.lsp.words import CHOICES, first_line, meaning, meaning_of_setting
+from archspec.source import Span
 from archspec.spec.elaborate import MIXERS, SETTING_KEYS, settings_of
 from archspec.syntax.expecting import Expected
 from archspec.syntax.parser import expected_at
@@ -65,6 +67,7 @@ def suggestions(view: View, offset: int) -> list[Suggestion]:
         return []
     stack = _stack(view, at)
     found = [*_references(stack, at, typed[0] if typed else "", start), *_words(view, at, start)]
+    found += _definitions(view, at, start)
     found += _keywords(view, stack, at, start)
     return sorted(dict.fromkeys(found), key=lambda each: (each.order, each.text if each.kind != "cache" else ""))
 
@@ -128,6 +131,26 @@ def _words(view: View, at: Expected, start: int) -> Iterator[Suggestion]:
     for word in CHOICES.get(at.keyword, ()):
         text = meaning(word)
         yield Suggestion(word, "mixer" if word in MIXERS else "kind", first_line(word, text), text, start)
+
+
+def _definitions(view: View, at: Expected, start: int) -> Iterator[Suggestion]:
+    """Numbers and templates by the names that `let` and `define` give them, those of used files included."""
+    takes_mixer = "NAME" in at.terminals and CHOICES.get(at.keyword) == MIXERS
+    takes_template = "NAME" in at.terminals and at.keyword == "_LIKE"
+    takes_number = "IDENT" in at.terminals and "INT" in at.terminals
+    if not (takes_mixer or takes_template or takes_number or "CAPITALS" in at.terminals):
+        return
+    names = names_at(view.analysis.source, start, view.read)
+    for word, let in names.lets.items():
+        if takes_number or ("CAPITALS" in at.terminals and word.isupper()):
+            yield Suggestion(word, "name", _one_line(let.span), meaning("let"), start, 1)
+    for word, define in names.templates.items():
+        if takes_template or (takes_mixer and define.mixer is not None):
+            yield Suggestion(word, "name", _one_line(define.span), meaning("define"), start)
+
+
+def _one_line(span: Span) -> str:
+    return " ".join(span.text.split())
 
 
 def _keywords(view: View, stack: Stack | None, at: Expected, start: int) -> Iterator[Suggestion]:

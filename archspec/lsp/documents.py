@@ -8,7 +8,7 @@ from lsprotocol import types
 from pygls.uris import to_fs_path
 
 from archspec.driver import Analysis, analyse_source
-from archspec.files import source_of_text
+from archspec.files import Reader, read_source, source_of_text
 from archspec.lsp.convert import Places
 from archspec.lsp.places import View
 
@@ -21,6 +21,13 @@ class Document:
     version: int | None
     text: str
     encoding: types.PositionEncodingKind
+    read: Reader = read_source
+    """Where the files come from that it uses."""
+
+    @property
+    def uses_files(self) -> bool:
+        """Whether what is found in it may depend on other files."""
+        return '"' in self.text
 
     @property
     def path(self) -> str | None:
@@ -37,11 +44,11 @@ class Document:
         """What is known of the buffer's text, whatever the file says."""
         folder = Path(self.path).parent if self.path else None  # what it uses is looked for beside it
         source, problem = source_of_text(self.name, self.text, folder)
-        return Analysis(source, (problem,)) if problem is not None else analyse_source(source)
+        return Analysis(source, (problem,)) if problem is not None else analyse_source(source, read=self.read)
 
     @cached_property
     def view(self) -> View:
-        return View(self.analysis)
+        return View(self.analysis, self.read)
 
     @cached_property
     def places(self) -> Places:

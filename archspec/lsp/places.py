@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from archspec.driver import Analysis
+from archspec.files import Reader, read_source
 from archspec.graph.layer_graph import LayerGraph
 from archspec.graph.lower import References, lower, place
 from archspec.levels_plan import AnyPlan, LevelsPlan
@@ -111,6 +112,8 @@ class View:
     """An analysed text, prepared for questions about it."""
 
     analysis: Analysis
+    read: Reader = read_source
+    """Where the files come from that it uses."""
 
     @cached_property
     def stacks(self) -> tuple[Stack, ...]:

@@ -9,17 +9,21 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TypeVar
 
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 
+from archspec.diagnostics import Diagnostic
+from archspec.files import read_source, source_of_text
 from archspec.fmt import format_source
 from archspec.lsp import convert
 from archspec.lsp.complete import suggestions
 from archspec.lsp.documents import Document
 from archspec.lsp.hover import hover
 from archspec.lsp.navigate import definitions, references, symbols
+from archspec.source import Source
 
 PAUSE = 0.15
 """Seconds without a key before a changed buffer is checked."""
@@ -40,7 +44,7 @@ class ArchspecServer(LanguageServer):
     def put(self, uri: str, document_version: int | None, text: str, pause: float = PAUSE) -> None:
         """Take the newest text of a buffer, and check it once nothing is typed for a while."""
         encoding = types.PositionEncodingKind(self.workspace.position_encoding or types.PositionEncodingKind.Utf16)
-        self.documents[uri] = Document(uri, document_version, text, encoding)
+        self.documents[uri] = Document(uri, document_version, text, encoding, self.read)
         if uri not in self._checking:
             self._checking[uri] = asyncio.create_task(self._check(uri, pause))
 
@@ -49,10 +53,18 @@ class ArchspecServer(LanguageServer):
         self.documents.pop(uri, None)
         self._publish(uri, None, [])
 
+    def read(self, path: Path) -> tuple[Source, Diagnostic | None]:
+        """The text of a file as the editor has it, else as it lies on the disk."""
+        resolved = path.resolve()
+        for document in list(self.documents.values()):
+            if document.path is not None and Path(document.path).resolve() == resolved:
+                return source_of_text(str(path), document.text, path.parent)
+        return read_source(path)
+
     def recheck(self, but: str | None = None) -> None:
-        """Check every buffer again: a file that some of them use may have changed."""
+        """Check every buffer again that may use a file which has changed, in the editor or on the disk."""
         for uri, document in list(self.documents.items()):
-            if uri != but:
+            if uri != but and document.uses_files:
                 self.put(uri, document.version, document.text)
 
     async def ask(self, uri: str, question: Callable[[Document], _T], otherwise: _T) -> _T:
@@ -109,11 +121,13 @@ def _diagnostics(document: Document) -> list[types.Diagnostic]:
 def did_open(ls: ArchspecServer, params: types.DidOpenTextDocumentParams) -> None:
     item = params.text_document
     ls.put(item.uri, item.version, item.text, pause=0.0)
+    ls.recheck(but=item.uri)
 
 
 def did_change(ls: ArchspecServer, params: types.DidChangeTextDocumentParams) -> None:
     if params.content_changes:  # each is the whole text
         ls.put(params.text_document.uri, params.text_document.version, params.content_changes[-1].text)
+        ls.recheck(but=params.text_document.uri)
 
 
 def did_save(ls: ArchspecServer, params: types.DidSaveTextDocumentParams) -> None:
@@ -126,6 +140,7 @@ def watched_files_changed(ls: ArchspecServer, params: types.DidChangeWatchedFile
 
 def did_close(ls: ArchspecServer, params: types.DidCloseTextDocumentParams) -> None:
     ls.drop(params.text_document.uri)
+    ls.recheck()
 
 
 def on_shutdown(ls: ArchspecServer, params: None) -> None:

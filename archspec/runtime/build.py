@@ -3,6 +3,7 @@
 Weights depend on the seed alone: the same numbers on every device, rounded to the model's dtype.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +109,24 @@ def init_weights(model: AnyModel, seed: int) -> None:
     """Set all parameters, in the order of `state_dict`. Effects: overwrites them."""
     generator = torch.Generator("cpu").manual_seed(seed)
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name == "bias":
-                parameter.zero_()
-            elif isinstance(module, RmsNorm | nn.LayerNorm):
-                parameter.fill_(0.0 if isinstance(module, RmsNorm) and module.plus_one else 1.0)
+        for tensor, value in fresh_values(module):
+            if value is None:
+                _fill_normal(tensor, generator)
             else:
-                _fill_normal(parameter, generator)
-        for name, buffer in module.named_buffers(recurse=False):
-            buffer.fill_(1.0 if name == "scalar" else 0.0)
+                tensor.fill_(value)
+
+
+def fresh_values(module: nn.Module) -> Iterator[tuple[Tensor, float | None]]:
+    """Parameters and buffers of a module's own, and what they start with; None: normal numbers."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if name == "bias":
+            yield parameter, 0.0
+        elif isinstance(module, RmsNorm | nn.LayerNorm):
+            yield parameter, 0.0 if isinstance(module, RmsNorm) and module.plus_one else 1.0
+        else:
+            yield parameter, None
+    for name, buffer in module.named_buffers(recurse=False):
+        yield buffer, 1.0 if name == "scalar" else 0.0
 
 
 def _fill_normal(parameter: Tensor, generator: torch.Generator) -> None:

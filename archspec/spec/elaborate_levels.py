@@ -134,6 +134,8 @@ def _take(door: tree.Emit | tree.Take | None, emit: str) -> Take:
 
 
 def _missing_level(parsed: tree.Model, readers: Mapping[str, "_Level"]) -> list[Diagnostic]:
+    if sum(isinstance(part, tree.Level) for part in parsed.statements) > len(readers):
+        return []  # one is stated twice, in the place of the other
     inside = any(isinstance(part, tree.Level) for reader in readers.values() for part in reader.level.statements)
     if len(readers) == 2 or inside or not parsed.lost.isdisjoint(("level", "any")):
         return []

@@ -1,7 +1,6 @@
 """Errors of elaboration: words, values and settings that do not belong. E0010 to E0018, and E0108."""
 
 import re
-from dataclasses import dataclass
 
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
 from archspec.source import Span
@@ -18,7 +17,6 @@ def _guess(span: Span, word: str, known: tuple[str, ...]) -> tuple[Help, ...]:
     return (Help(f"did you mean `{guess}`?", Edit(span, guess), surely_means(word, guess, known)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownMixer(Diagnostic):
     """A layer kind that the language does not have.
 
@@ -46,7 +44,6 @@ class UnknownMixer(Diagnostic):
         return _guess(self.span, self.word, self.known)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownKind(Diagnostic):
     """A kind of norm, rope, ffn or bias that the language does not have.
 
@@ -88,7 +85,6 @@ class UnknownKind(Diagnostic):
         return ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class StatedTwice(Diagnostic):
     """The same setting twice in one place.
 
@@ -117,12 +113,13 @@ class StatedTwice(Diagnostic):
         if self.setting == "layers":
             example = f"`{self.span.text} attend`"
             return (Help(f"a number alone is the total; a statement about one layer says what it is: {example}"),)
+        if self.setting.startswith(("blocks of", "tokens in")):
+            return (Help("a model has one level of each kind: `blocks of ... tokens { }` and `tokens in block { }`"),)
         if self.span.text == self.first.text:
             return (Help("leave one of them out: they say the same", without(self.span), safe=True),)
         return (Help("leave one of them out", without(self.span)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class DoesNotBelong(Diagnostic):
     """A setting where it has no meaning.
 
@@ -157,7 +154,6 @@ class DoesNotBelong(Diagnostic):
         return (Help("leave it out", without(self.span)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingSetting(Diagnostic):
     """A header without its sizes.
 
@@ -187,7 +183,6 @@ class MissingSetting(Diagnostic):
         return (Help(f"add a line to the header, for example `{self.example}`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class BadValue(Diagnostic):
     """A number outside of what the setting can mean.
 
@@ -212,7 +207,6 @@ class BadValue(Diagnostic):
         return ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class SourceMismatch(Diagnostic):
     """A reader without a cache, or a cache for a mixer that reads none.
 
@@ -252,7 +246,6 @@ class SourceMismatch(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class OpenRange(Diagnostic):
     """A range with one end.
 
@@ -291,7 +284,6 @@ class OpenRange(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class TooManyLayers(Diagnostic):
     """A total that no machine could hold.
 
@@ -317,7 +309,6 @@ class TooManyLayers(Diagnostic):
         return f"{self.total} layers: archspec handles models of at most {self.limit}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class InvalidJson(Diagnostic):
     """JSON that is no spec.
 

@@ -1,13 +1,10 @@
 """E06xx: what belongs into which level, and what crosses between them. The arithmetic stands in `checks.levels`."""
 
-from dataclasses import dataclass
-
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, is_slip, listing
 from archspec.source import Span
 from archspec.spec.spans import without
 
 
-@dataclass(frozen=True, kw_only=True)
 class _ForeignCache(Diagnostic):
     cache: str
     level_span: Span | None
@@ -20,7 +17,6 @@ class _ForeignCache(Diagnostic):
         return Help(f"if this level's own cache is meant, write `{self.cache}`", Edit(self.span, self.cache))
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReadsBlockCache(_ForeignCache):
     """A token-level layer that reads a block-level cache.
 
@@ -62,7 +58,6 @@ class ReadsBlockCache(_ForeignCache):
         return (door, self.own())
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReadsTokenCache(_ForeignCache):
     """A block-level layer that reads a token-level cache.
 
@@ -101,7 +96,6 @@ class ReadsTokenCache(_ForeignCache):
         return (self.own(), Help("what the blocks know of tokens is `embed lookup ...`, whole blocks at a time"))
 
 
-@dataclass(frozen=True, kw_only=True)
 class LevelNamed(Diagnostic):
     """A level named where there is no choice.
 
@@ -129,7 +123,6 @@ class LevelNamed(Diagnostic):
         return (Help(f"write `{self.cache}`", Edit(self.span, self.cache), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoDoor(Diagnostic):
     """A level without its side of the door.
 
@@ -178,7 +171,6 @@ class NoDoor(Diagnostic):
         return (Help(f"write `{self.line}`", self.insertion),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnknownDoor(Diagnostic):
     """A context that the block level does not emit.
 
@@ -224,7 +216,6 @@ class UnknownDoor(Diagnostic):
         return (Help(f"write `{fixed}`", Edit(self.span, fixed), safe),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class LevelMissing(Diagnostic):
     """One level without the other.
 
@@ -263,7 +254,6 @@ class LevelMissing(Diagnostic):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class OutsideItsLevel(Diagnostic):
     """A statement in a place that has no use for it.
 
@@ -320,7 +310,6 @@ class OutsideItsLevel(Diagnostic):
         return (Help(f"it stands in {listing(self.levels, quote=False)}"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SettingOfAnotherLevel(Diagnostic):
     """A setting at the wrong level.
 

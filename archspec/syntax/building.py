@@ -66,6 +66,7 @@ class TreeBuilder:
         )
         models, lets = _of(tree.Model, children), _of(tree.Let, children)
         composed = self.composed or len(children) != len(models) or len(models) > 1
+        composed = composed or not self.lost.isdisjoint(("use", "let", "define"))  # and so its names mean something
         return tree.File(_of(tree.Use, children), lets, defines, models, self.lost, composed)
 
     def use(self, meta: Meta, children: list[Token]) -> tree.Use:

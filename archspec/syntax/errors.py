@@ -2,14 +2,12 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 from archspec.diagnostics import Diagnostic, Edit, Help, Label, listing
 from archspec.source import Span
 from archspec.syntax.words import LIKE_A_BLANK, LIKE_A_DASH, NOT_YET, meant, surely_means
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnexpectedText(Diagnostic):
     """A statement that does not parse.
 
@@ -37,7 +35,6 @@ class UnexpectedText(Diagnostic):
         return () if self.hint is None else (Help(self.hint, self.edit, safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnexpectedWord(Diagnostic):
     """A word that means nothing at its place.
 
@@ -72,7 +69,6 @@ class UnexpectedWord(Diagnostic):
         return (Help(f"did you mean `{guess}`?", Edit(self.span, guess), safe),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CapitalKeyword(Diagnostic):
     """A keyword in capitals.
 
@@ -95,7 +91,6 @@ class CapitalKeyword(Diagnostic):
         return (Help(f"write `{lower}`", Edit(self.span, lower), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class UnclosedBrace(Diagnostic):
     """A `{` without its `}`.
 
@@ -130,7 +125,6 @@ class UnclosedBrace(Diagnostic):
         return (Help("write `}` on a last line, if the file is complete", Edit(self.span, "\n}" * self.depth)),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class StrayCharacter(Diagnostic):
     """A character that the language does not have.
 
@@ -250,7 +244,6 @@ def _is_word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoModel(Diagnostic):
     """A file without a model.
 
@@ -288,7 +281,6 @@ class NoModel(Diagnostic):
         return (Help("a spec is `model NAME { ... }`; `archspec explain E0008` shows a whole one"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SecondModel(Diagnostic):
     """Two models in one file that have nothing to do with each other.
 
@@ -330,7 +322,6 @@ class SecondModel(Diagnostic):
         return (Help(f"put each model in a file of its own, or write `model {second} extends {first} {{`"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NotYet(Diagnostic):
     """A word of the language to come.
 
@@ -354,7 +345,6 @@ class NotYet(Diagnostic):
         return (f"for now: {NOT_YET[self.word.lower()]}",)
 
 
-@dataclass(frozen=True, kw_only=True)
 class AfterModel(Diagnostic):
     """Text after the end of the model.
 

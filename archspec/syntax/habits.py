@@ -22,7 +22,7 @@ _BRACKETED = re.compile(rf"\([ \t]*({_NUMBER})[ \t]*\)")
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-def _odd(at: Situation, span: Span, expected: tuple[str, ...], hint: str, edit: Edit | None) -> Diagnostic:
+def odd(at: Situation, span: Span, expected: tuple[str, ...], hint: str, edit: Edit | None) -> Diagnostic:
     """What stands at a span does not fit: E0002 for a word, E0001 for anything else."""
     if span.text[:1].isalpha() and re.fullmatch(r"[\w-]+", span.text):
         return errors.UnexpectedWord(span=span, word=span.text, words=(), expected=expected, hint=hint, edit=edit)
@@ -47,7 +47,7 @@ def _comma_at_line_end(at: Situation) -> Repair | None:
     span = Span(at.source, comma, comma + 1)
     hint = "a comma at the end of a line continues the statement: leave it out"
     feed = feed if at.terminal == "_RBRACE" else (("_NL", "\n"), *feed)
-    return Repair(_odd(at, span, ("the end of the statement",), hint, Edit(span, "")), feed, pop_to="_NL")
+    return Repair(odd(at, span, ("the end of the statement",), hint, Edit(span, "")), feed, pop_to="_NL")
 
 
 _STARTS = frozenset({"_LAYERS", "_CACHE", "_ITERATE", "_PREFILL", "_EMIT", "BLOCKS", "TOKENS", "PREFIX", "SUMMATION"})
@@ -75,7 +75,7 @@ def _layer_as_source(at: Situation) -> Repair | None:
     span, fixed = Span(at.source, at.span.start, found.end()), f"cache@{found[2]}"
     hint = f"what a layer reads is a cache: `{fixed}`"
     feed: tuple[Feed, ...] = (("_CACHE", "cache"),) if found[1] else (("_CACHE", "cache"), ("_AT", "@"))
-    return Repair(_odd(at, span, ("a cache",), hint, Edit(span, fixed)), feed)
+    return Repair(odd(at, span, ("a cache",), hint, Edit(span, fixed)), feed)
 
 
 def _cache_by_its_name(at: Situation) -> Repair | None:
@@ -89,13 +89,13 @@ def _cache_by_its_name(at: Situation) -> Repair | None:
         layer = re.compile(r"@[ \t]*\w*").match(text, at.span.start)
         assert layer is not None
         span = Span(at.source, at.span.start, layer.end())
-        return Repair(_odd(at, span, ("the end of the statement",), hint, Edit(span, "")))
+        return Repair(odd(at, span, ("the end of the statement",), hint, Edit(span, "")))
     if at.accepted >= {"INT", "LAST", "BELOW"} and text[at.span.start - 1 : at.span.start] == "@":
         span = Span(at.source, at.span.start - 1, at.span.end)
-        return Repair(_odd(at, span, ("a name",), hint, Edit(span, f" {name}")), (("NAME", name),), pop_to="NAME")
+        return Repair(odd(at, span, ("a name",), hint, Edit(span, f" {name}")), (("NAME", name),), pop_to="NAME")
     if "_CACHE" in at.accepted and "_LAYERS" not in at.accepted:
         feed = (("_CACHE", "cache"), ("NAME", name))
-        return Repair(_odd(at, at.span, ("a cache",), hint, Edit(at.span, f"cache {name}")), feed)
+        return Repair(odd(at, at.span, ("a cache",), hint, Edit(at.span, f"cache {name}")), feed)
     return None
 
 
@@ -110,7 +110,7 @@ def _name_behind_the_layer(at: Situation) -> Repair | None:
     span, fixed = Span(at.source, start, at.span.end), f"cache {at.text}@{found[1]}"
     hint = f"the name stands before the layer: `{fixed}`"
     feed = (("_CACHE", "cache"), ("NAME", at.text), ("_AT", "@"), ("INT", found[1]))
-    return Repair(_odd(at, span, ("a name, `@` and a layer",), hint, Edit(span, fixed)), feed, pop_to="_CACHE")
+    return Repair(odd(at, span, ("a name, `@` and a layer",), hint, Edit(span, fixed)), feed, pop_to="_CACHE")
 
 
 def _two_words(at: Situation) -> Repair | None:
@@ -124,13 +124,13 @@ def _two_words(at: Situation) -> Repair | None:
     both, joined = Span(at.source, start, at.span.end), f"{first}-{at.text}".lower()
     mixer = joined if joined in MIXER_WORDS else OTHER_NAMES.get(joined)
     if mixer in MIXER_WORDS:
-        diagnostic = _odd(at, both, ("a mixer",), f"write `{mixer}`", Edit(both, mixer))
+        diagnostic = odd(at, both, ("a mixer",), f"write `{mixer}`", Edit(both, mixer))
         return Repair(diagnostic, (("NAME", mixer),), pop_to="NAME")
     word = at.text if at.text in MIXER_WORDS else OTHER_NAMES.get(at.text.lower())
     if word in MIXER_WORDS:
         span = Span(at.source, start, at.span.start)
         hint = f"the mixer follows the layers directly: leave `{first}` out"
-        diagnostic = _odd(at, Span(at.source, start, start + len(first)), ("a mixer",), hint, Edit(span, ""))
+        diagnostic = odd(at, Span(at.source, start, start + len(first)), ("a mixer",), hint, Edit(span, ""))
         return Repair(diagnostic, (("NAME", at.text),), pop_to="NAME")
     return None
 
@@ -140,7 +140,7 @@ def _mixer_first(at: Situation) -> Repair | None:
     if at.text.lower() not in MIXER_WORDS or not {"_LAYERS", "_CACHE"} <= at.accepted:
         return None
     hint = f"a statement starts with the layers that it is about: `layers 1-4 {at.text.lower()} ...`"
-    return Repair(_odd(at, at.span, at.shown, hint, None))
+    return Repair(odd(at, at.span, at.shown, hint, None))
 
 
 def _which_layers(at: Situation) -> Repair | None:
@@ -148,7 +148,7 @@ def _which_layers(at: Situation) -> Repair | None:
     fixed = WHICH_LAYERS.get(at.span.text.lower())
     if fixed is None or not {"RANGE", "REST"} <= at.accepted:
         return None
-    return Repair(_odd(at, at.span, at.shown, f"layers are given by their numbers: `{fixed}`", None))
+    return Repair(odd(at, at.span, at.shown, f"layers are given by their numbers: `{fixed}`", None))
 
 
 def _kind_without_its_setting(at: Situation) -> Repair | None:
@@ -158,7 +158,7 @@ def _kind_without_its_setting(at: Situation) -> Repair | None:
         return None
     hint = f"`{at.text}` is a kind of `{setting}`: write `{setting} {at.text}`"
     edit = Edit(Span(at.source, at.span.start, at.span.start), f"{setting} ")
-    return Repair(_odd(at, at.span, at.shown, hint, edit), ((at.keywords[setting], setting), ("NAME", at.text)))
+    return Repair(odd(at, at.span, at.shown, hint, edit), ((at.keywords[setting], setting), ("NAME", at.text)))
 
 
 def _filler(at: Situation) -> Repair | None:
@@ -168,7 +168,7 @@ def _filler(at: Situation) -> Repair | None:
     text = at.source.text
     end = len(text[: at.span.start].rstrip())
     edit = Edit(Span(at.source, end, at.span.end), ",")
-    return Repair(_odd(at, at.span, at.shown, "separate settings with `,`", edit), (("_COMMA", ","),))
+    return Repair(odd(at, at.span, at.shown, "separate settings with `,`", edit), (("_COMMA", ","),))
 
 
 def _named_value(at: Situation) -> Repair | None:
@@ -178,13 +178,13 @@ def _named_value(at: Situation) -> Repair | None:
         start = at.source.text.rindex(before, 0, at.span.start)
         span, edit = Span(at.source, start, start + len(before)), Edit(Span(at.source, start, at.span.start), "")
         hint = f"the base follows directly: `rope {at.text}`"
-        return Repair(_odd(at, span, ("a number",), hint, edit), ((at.terminal, at.text),), pop_to=at.terminal)
+        return Repair(odd(at, span, ("a number",), hint, edit), ((at.terminal, at.text),), pop_to=at.terminal)
     value = _VALUE.match(at.source.text, at.span.end)
     if at.text in ("eps", "epsilon") and "_LPAR" in at.accepted and value is not None:
         end = len(at.source.text[: at.span.start].rstrip(" \t"))
         edit = Edit(Span(at.source, end, value.end()), f"({value[1]})")
         hint = f"its epsilon stands in parentheses: `{before}({value[1]})`"
-        return Repair(_odd(at, at.span, at.shown, hint, edit))
+        return Repair(odd(at, at.span, at.shown, hint, edit))
     return None
 
 
@@ -194,7 +194,7 @@ def _number_in_parentheses(at: Situation) -> Repair | None:
     if at.terminal != "_LPAR" or found is None or not (at.fits(("INT",)) or at.fits(("TOTAL",))):
         return None
     edit = Edit(Span(at.source, at.span.start, found.end()), f" {found[1]}")
-    return Repair(_odd(at, at.span, at.shown, f"write `{word} {found[1]}` without parentheses", edit))
+    return Repair(odd(at, at.span, at.shown, f"write `{word} {found[1]}` without parentheses", edit))
 
 
 def _thousands(at: Situation) -> Repair | None:
@@ -208,7 +208,7 @@ def _thousands(at: Situation) -> Repair | None:
         return None
     span, plain = Span(at.source, found.start(), found.end()), found[1].replace(",", "")
     hint = f"numbers are written without commas: `{plain}`, or `{found[1].replace(',', '_')}`"
-    return Repair(_odd(at, span, ("a number",), hint, Edit(span, plain)))
+    return Repair(odd(at, span, ("a number",), hint, Edit(span, plain)))
 
 
 def _unit(at: Situation) -> Repair | None:
@@ -220,7 +220,7 @@ def _unit(at: Situation) -> Repair | None:
         return None
     span = Span(at.source, start - len(number[0]), at.span.end)
     both = f"`{int(number[0]) * factor}`, or `{int(number[0]) * 10 ** (3 * (1 + list(_UNITS).index(at.text.lower())))}`"
-    return Repair(_odd(at, span, ("a number",), f"numbers are written out: {both}", None))
+    return Repair(odd(at, span, ("a number",), f"numbers are written out: {both}", None))
 
 
 def _percent(at: Situation) -> Repair | None:
@@ -232,7 +232,7 @@ def _percent(at: Situation) -> Repair | None:
     if share is not None:
         span, percent = Span(at.source, share.start(), share.end()), int(share[1].ljust(2, "0"))
         hint = f"a share of the dimensions is given in percent: `{percent}%`"
-        return Repair(_odd(at, span, ("a number and `%`",), hint, Edit(span, f"{percent}%")))
+        return Repair(odd(at, span, ("a number and `%`",), hint, Edit(span, f"{percent}%")))
     edit = Edit(Span(at.source, end, end), "%")
     hint = "a share of the dimensions is given in percent: write `%` behind the number"
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
@@ -245,7 +245,7 @@ def _kv_without_heads(at: Situation) -> Repair | None:
     if at.accepted != {"_HEADS"} or at.terminal not in ("INT", "TOTAL"):
         return None
     edit = Edit(Span(at.source, at.span.start, at.span.start), "heads ")
-    diagnostic = _odd(at, at.span, at.shown, f"write `kv heads {at.text}`", edit)
+    diagnostic = odd(at, at.span, at.shown, f"write `kv heads {at.text}`", edit)
     return Repair(diagnostic, (("_HEADS", "heads"), (at.terminal, at.text)))
 
 
@@ -255,7 +255,7 @@ def _yes(at: Situation) -> Repair | None:
         return None
     end = len(at.source.text[: at.span.start].rstrip())
     edit = Edit(Span(at.source, end, at.span.end), "")
-    return Repair(_odd(at, at.span, at.shown, "the setting alone says that it is so: leave this out", edit), ())
+    return Repair(odd(at, at.span, at.shown, "the setting alone says that it is so: leave this out", edit), ())
 
 
 def _iterate(at: Situation) -> Repair | None:
@@ -264,14 +264,14 @@ def _iterate(at: Situation) -> Repair | None:
     line = text.rfind("\n", 0, at.span.start) + 1
     if at.accepted == {"_LAYERS"} and at.fits(("_LAYERS", at.terminal)):
         edit = Edit(Span(at.source, at.span.start, at.span.start), "layers ")
-        diagnostic = _odd(at, at.span, at.shown, f"write `iterate layers {at.text}`", edit)
+        diagnostic = odd(at, at.span, at.shown, f"write `iterate layers {at.text}`", edit)
         return Repair(diagnostic, (("_LAYERS", "layers"), (at.terminal, at.text)))
     if at.accepted not in ({"_FORWARD"}, {"_BACKWARD"}):
         return None
     found = _PASSES.search(text, line, at.span.end + 60)
     if found is not None and found.start() < at.span.start < found.end():
         span, fixed = Span(at.source, found.start(), found.end()), f"{found[2]} forward, {found[1]} backward"
-        return Repair(_odd(at, span, ("forward passes first",), f"write `{fixed}`", Edit(span, fixed)))
+        return Repair(odd(at, span, ("forward passes first",), f"write `{fixed}`", Edit(span, fixed)))
     hint = "both kinds of passes are counted, those without gradient first: `7 forward, 2 backward`"
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
     return Repair(errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=hint))
@@ -281,13 +281,13 @@ def _level_head(at: Situation) -> Repair | None:
     """`blocks of 4 {`, `prefix 2 from context`."""
     if at.accepted == {"TOKENS"} and at.terminal == "_LBRACE":
         edit = Edit(Span(at.source, at.span.start, at.span.start), "tokens ")
-        diagnostic = _odd(
+        diagnostic = odd(
             at, at.span, at.shown, "levels are `blocks of 4 tokens { ... }` and `tokens in block { ... }`", edit
         )
         return Repair(diagnostic, (("TOKENS", "tokens"), (at.terminal, at.text)))
     if at.accepted == {"BLOCKS", "TOKENS"} and at.terminal == "NAME":
         edit = Edit(at.span, f"blocks.{at.text}")
-        diagnostic = _odd(at, at.span, at.shown, f"a context is named with its level: `blocks.{at.text}`", edit)
+        diagnostic = odd(at, at.span, at.shown, f"a context is named with its level: `blocks.{at.text}`", edit)
         return Repair(diagnostic, (("BLOCKS", "blocks"), ("_DOT", "."), ("NAME", at.text)))
     return None
 
@@ -320,21 +320,21 @@ def _none(at: Situation) -> Repair | None:
     feed: tuple[Feed, ...] = (("_NO", "no"), ("NAME", found[1]))
     if end != at.span.end:
         feed = (*feed, (at.terminal, at.text))
-    shown = _odd(at, Span(at.source, line + found.start(2), end), ("a value",), f"write `{fixed}`", Edit(span, fixed))
+    shown = odd(at, Span(at.source, line + found.start(2), end), ("a value",), f"write `{fixed}`", Edit(span, fixed))
     return Repair(shown, feed, pop_to="_NO")
 
 
 def _config_field(at: Situation) -> Repair | None:
     """`max_position_embeddings 4096`, `layer_types [...]`: fields of config files that no setting is named after."""
     hint = FIELDS.get(at.text.lower())
-    return None if hint is None or not at.is_word else Repair(_odd(at, at.span, at.shown, hint, None))
+    return None if hint is None or not at.is_word else Repair(odd(at, at.span, at.shown, hint, None))
 
 
 def _by(at: Situation) -> Repair | None:
     """`heads 8 by 32`."""
     if at.text.lower() not in ("by", "times") or "_X" not in at.accepted:
         return None
-    return Repair(_odd(at, at.span, at.shown, "write `x`", Edit(at.span, "x")), (("_X", "x"),))
+    return Repair(odd(at, at.span, at.shown, "write `x`", Edit(at.span, "x")), (("_X", "x"),))
 
 
 def _bare_heads(at: Situation) -> Repair | None:
@@ -346,7 +346,7 @@ def _bare_heads(at: Situation) -> Repair | None:
     ):
         return None
     edit = Edit(Span(at.source, at.span.start, at.span.start), "kv heads ")
-    diagnostic = _odd(at, at.span, ("a setting",), f"say what this is: `kv heads {at.text} ...`", edit)
+    diagnostic = odd(at, at.span, ("a setting",), f"say what this is: `kv heads {at.text} ...`", edit)
     return Repair(diagnostic, (("_KV", "kv"), ("_HEADS", "heads"), (at.terminal, at.text)))
 
 

@@ -1,7 +1,6 @@
 """How much one spec may hold. Beyond it nothing is parsed, so that any input is answered at once."""
 
 import re
-from dataclasses import dataclass
 
 from archspec.diagnostics import Diagnostic
 from archspec.source import Source, Span
@@ -14,7 +13,6 @@ MAX_NESTING = 40
 _WORD = re.compile(r"#[^\n]*|\"[^\"\n]*\"|[\w.-]+|[^\s\w.-]")
 
 
-@dataclass(frozen=True, kw_only=True)
 class BeyondLimits(Diagnostic):
     """More than archspec reads.
 

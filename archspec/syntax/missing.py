@@ -1,7 +1,5 @@
 """Errors of the syntax: a piece is missing, and it is clear which. E0004, E0005, E0021 to E0023, E0025 and E0026."""
 
-from dataclasses import dataclass
-
 from archspec.diagnostics import Diagnostic, Edit, Help, listing
 from archspec.source import Span
 
@@ -11,7 +9,6 @@ def at_start(span: Span) -> Span:
     return Span(span.source, span.start, span.start)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingAt(Diagnostic):
     """A cache given by a layer number without `@`.
 
@@ -36,7 +33,6 @@ class MissingAt(Diagnostic):
         return (Help(f"write `{self.fixed}`", Edit(self.span, self.fixed), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingTo(Diagnostic):
     """A reader without `to`.
 
@@ -59,7 +55,6 @@ class MissingTo(Diagnostic):
         return (Help("write `cross-attend to cache...`", Edit(at_start(self.span), "to "), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingComma(Diagnostic):
     """Two settings without a comma between them.
 
@@ -82,7 +77,6 @@ class MissingComma(Diagnostic):
         return (Help("separate settings with `,`", Edit(Span(self.span.source, end, end), ","), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingTimes(Diagnostic):
     """Heads and their size without `x`.
 
@@ -103,7 +97,6 @@ class MissingTimes(Diagnostic):
         return (Help(f"write `x {self.span.text}`", Edit(at_start(self.span), "x ")),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingParentheses(Diagnostic):
     """A value without its parentheses.
 
@@ -125,7 +118,6 @@ class MissingParentheses(Diagnostic):
         return (Help(f"write `{fixed}`", Edit(self.span, fixed), safe=True),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingMixer(Diagnostic):
     """Layers that do not say what they are.
 
@@ -151,7 +143,6 @@ class MissingMixer(Diagnostic):
         return (Help("write for example `attend` or `cross-attend to cache@N` after the list", Edit(end, " attend")),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MissingOpening(Diagnostic):
     """A model without its `{`.
 

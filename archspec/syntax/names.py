@@ -1,11 +1,8 @@
 """A name that cannot be given."""
 
-from dataclasses import dataclass
-
 from archspec.diagnostics import Diagnostic
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReservedName(Diagnostic):
     """A number or a template with the name of something else.
 

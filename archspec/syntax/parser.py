@@ -140,8 +140,26 @@ def parse_text(source: Source) -> tuple[tree.Model | None, list[Diagnostic]]:
     return file.models[-1] if file.models else None, found
 
 
+def plain_lexemes(source: Source) -> list[Lexeme] | None:
+    """The tokens of a text, found in one pass; None where `parse_text` may have something to say about it."""
+    if "\0" in source.text or beyond_limits(source) is not None:
+        return None
+    if scan.read_through(source.text)[1] or any(True for _ in scan.slips(source.text)):
+        return None
+    try:
+        found, whole = _lexed(source.text)
+        return found if whole else None
+    except UnexpectedInput:
+        return None
+
+
 def lexemes(text: str) -> list[Lexeme]:
     """The tokens of a text without syntax errors; blanks, line ends and comments lie between them."""
+    return _lexed(text)[0]
+
+
+def _lexed(text: str) -> tuple[list[Lexeme], bool]:
+    """Tokens, and whether the text may end where it does and defines something."""
     parser: Any = _lark().parse_interactive(text)
     state = parser.parser_state
     state.parse_conf = copy(state.parse_conf)
@@ -156,7 +174,7 @@ def lexemes(text: str) -> list[Lexeme]:
             at = (token.start_pos, token.end_pos)
             found.append(Lexeme(token.type, str(token), *at, after_line_end, ends, number))
         after_line_end = token.type == "_NL"
-    return found
+    return found, bool(found) and "$END" in parser.accepts()
 
 
 MAX_PLACES = 10_000

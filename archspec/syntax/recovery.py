@@ -311,6 +311,8 @@ class Recovery:
         self._report(action.diagnostic)
         if at.terminal == "_USE":
             self.lost.add("use")
+        if any(getattr(value, "type", None) == "_DEFINE" for value in parser.parser_state.value_stack):
+            self.lost.add("define")
         self._skip_head(parser, token.end_pos)
 
     def _skip_head(self, parser: Any, position: int) -> None:
@@ -362,7 +364,7 @@ def _kind(dropped: Any) -> str:
     rule = getattr(dropped, "data", None)
     if terminal is None and rule is None:
         return "any"
-    if terminal == "_LAYERS":
+    if terminal in ("_LAYERS", "_TOTAL_LAYERS"):
         return "layers"
     if terminal == "_CACHE" or rule == "cache_head":
         return "cache"

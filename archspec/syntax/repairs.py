@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from archspec.diagnostics import Diagnostic, Edit
 from archspec.source import Span
-from archspec.syntax import errors, habits, missing
+from archspec.syntax import errors, habits, missing, mixups
 from archspec.syntax.names import ReservedName
 from archspec.syntax.scan import after_blanks, word_before
 from archspec.syntax.situation import Feed, Repair, Situation
@@ -17,6 +17,7 @@ from archspec.syntax.words import NO_NAMES, NOT_YET, OTHER_NAMES, STATEMENTS_TO_
 _ITEMS = frozenset({"RANGE", "INT", "LAST", "REST", "OPEN_RANGE"})
 _HEADER_ONLY = frozenset({"_WIDTH", "_VOCAB", "_EMBED", "_TIED", "_FINAL", "_POSITIONS", "_HEAD_BIAS", "_LOGIT"})
 _AFTER_CACHE = re.compile(r"cache[ \t]*@[ \t]*\d{1,18}[ \t]*$")
+_QUOTED = re.compile(r"['‘’`][^\s'‘’`]*['‘’`]?")
 _TOTAL = re.compile(r"\blayers[ \t]+(\d{1,18})[ \t]*$")
 
 
@@ -67,7 +68,11 @@ def _file_without_quotes(at: Situation) -> Repair | None:
         return None
     hint = 'the file stands in quotes: `use "common.arch"`'
     written = "the end of the line" if at.terminal == "_NL" else f"`{at.text}`"
-    return Repair(errors.UnexpectedText(span=at.span, written=written, expected=at.shown, hint=hint))
+    span, text = at.span, at.source.text
+    if text[span.start - 1] in "'‘’`":  # the quotes are meant for it
+        quoted = _QUOTED.match(text, span.start - 1)
+        span = Span(at.source, *quoted.span()) if quoted else span
+    return Repair(errors.UnexpectedText(span=span, written=written, expected=at.shown, hint=hint))
 
 
 def _cross_attend_in_two_words(at: Situation) -> Repair | None:
@@ -252,6 +257,7 @@ def _misspelt(at: Situation) -> Repair | None:
 _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _capital,
     *habits.FIRST,
+    *mixups.RULES,
     _cross_attend_in_two_words,
     _missing_to,
     _missing_at,
@@ -269,6 +275,7 @@ _RULES: tuple[Callable[[Situation], Repair | None], ...] = (
     _colon,
     _misspelt,
     *habits.LAST,
+    *mixups.LAST,
 )
 
 

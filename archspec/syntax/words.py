@@ -124,6 +124,7 @@ OTHER_NAMES: dict[str, str] = {
     "crossattend": "cross-attend",
     "reuse": "cross-attend",
     "share": "cross-attend",
+    "read": "cross-attend",
     "retnet": "retention",
     "gated-retention": "retention",
     "mlp-only": "ffn-only",
@@ -133,7 +134,7 @@ LOOSE_NAMES = frozenset(
     (
         *("hidden", "intermediate_size", "silu", "gated-silu", "exit"),
         *("mha", "gqa", "mqa", "sliding-attention", "sliding-window-attention", "local-attention", "dense"),
-        *("cross", "reuse", "share", "retnet"),
+        *("cross", "reuse", "share", "read", "retnet"),
     )
 )
 """Other names that may stand for something else as well, or for more than the word that is proposed."""

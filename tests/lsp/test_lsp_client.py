@@ -1,17 +1,19 @@
 """The language server through a real client over stdio."""
 
+import asyncio
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from lsp_sessions import ROOT, Session, run
+from lsp_sessions import PATIENCE, ROOT, Session, run
 from lsprotocol import types
 
 from archspec.driver import analyse_text, check
 
 YOCO = (ROOT / "specs/yoco/yoco_3b_window.arch").read_text("utf-8")
+HEADER = "layers 4, width 256, vocab 32000, ffn swiglu(688), rope 10000, heads 8 x 32"
 BROKEN = """# naïve 😀 × – comment
 model m {  # 😀
   layers 4, width 256, vocab 32000, ffn swiglu(688), rope 10000, heads 8 × 32
@@ -197,6 +199,46 @@ def test_completion_in_whole_and_in_broken_text() -> None:
         assert await labels(session, uri, "13: kv ") == ["heads"]
 
     run(scenario)
+
+
+def test_used_files_are_read_as_the_editor_has_them(tmp_path: Path) -> None:
+    """Findings and names come from the buffer of a used file, saved or not, and from the disk once it is closed."""
+    common, root = tmp_path / "common.arch", tmp_path / "root.arch"
+    saved = "let W = 1024\n"
+    common.write_text(saved, "utf-8")
+    text = f'use "common.arch"\nmodel m {{\n  {HEADER}\n  layers 1-4 attend, window W\n}}\n'
+    root.write_text(text, "utf-8")
+
+    async def newest(session: Session, uri: str, codes: list[str]) -> None:
+        while not session.published or [each.code for each in _last(session, uri)] != codes:
+            session.news.clear()
+            await asyncio.wait_for(session.news.wait(), PATIENCE)
+
+    async def scenario(session: Session) -> None:
+        uri = session.open(text, root)
+        assert await session.diagnostics(uri) == []
+        used = session.open(saved, common)
+        session.change(used, "let W = 0\n")
+        await newest(session, uri, ["E0015"])
+        session.change(used, "let W = 8\nlet M_LOCAL = 4\n")
+        await newest(session, uri, [])
+        place = session.at(types.CompletionParams, uri, session.place(uri, "window ", behind=True))
+        offered = await session.client.text_document_completion_async(place)
+        assert isinstance(offered, types.CompletionList)
+        assert {"W", "M_LOCAL"} <= {item.label for item in offered.items}
+        session.change(used, "let V = 8\n")
+        await newest(session, uri, ["E0032"])
+        closed = types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(used))
+        session.client.text_document_did_close(closed)
+        await newest(session, uri, [])
+
+    run(scenario)
+
+
+def _last(session: Session, uri: str) -> list[types.Diagnostic]:
+    """What was published last for a buffer."""
+    found = [params for params in session.published if params.uri == uri]
+    return list(found[-1].diagnostics) if found else []
 
 
 def test_quick_fixes() -> None:

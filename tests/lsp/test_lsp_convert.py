@@ -1,7 +1,6 @@
 """Findings as the protocol has them, several files included; and a server in which something goes wrong."""
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ COMMON = Source("/folder/parts/common.arch", "# × \n  define 😀 x\n")
 PLACES = convert.Places(URI, SPEC, ENCODING)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Made(Diagnostic):
     """A finding for tests; it has no code, and so is not registered."""
 

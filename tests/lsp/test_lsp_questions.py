@@ -20,6 +20,9 @@ SPECS = sorted((Path(__file__).parents[2] / "specs").rglob("*.arch"))
 HEADER = "layers 6, width 256, vocab 32000, ffn swiglu(688), norm rms(1e-5), rope 10000, heads 8 x 32"
 
 
+NAMES = "let W = 1024\nlet n_local = 4\ndefine local { attend, window W }\ndefine ffns { ffn swiglu(8) }\n"
+
+
 def marked(text: str) -> tuple[View, int]:
     """A text with the cursor at `|`."""
     return View(analyse_text(text.replace("|", ""))), text.index("|")
@@ -219,6 +222,15 @@ def test_completion_of_caches() -> None:
         ("modle m {\nlayers 1-2 |", {"attend"}, set()),
         ("model m {}\nmodel n {\nlayers 1-2 |", {"attend"}, set()),
         ("model m {\n# layers |", set(), {"layers", "attend"}),
+        (f"{NAMES}model m {{\nlet own = 3\nlayers 1-4 attend, window |", {"W", "n_local", "own"}, {"local", "ffns"}),
+        (f"{NAMES}model m {{\nlayers 1-4 |", {"local", "attend"}, {"ffns", "W"}),
+        (f"{NAMES}model m {{\nlayers 1-(2 * |", {"W", "n_local"}, {"local"}),
+        (f"{NAMES}model m {{\nlayers 1-4 attend, like |", {"local", "ffns"}, {"W"}),
+        (f"{NAMES}model m {{\nrope |", {"W", "half"}, {"n_local"}),
+        (f"{NAMES}let X = |\nmodel m {{\n}}", {"W", "n_local"}, {"X", "local"}),
+        (f"{NAMES}let |\n", set(), {"W", "local"}),
+        ("model a {\nlet A = 1\n}\nmodel b extends a {\nlayers 1-4 attend, window |\n}", {"A"}, set()),
+        ("model a {\nlet A = 1\n}\nmodel b {\nlayers 1-4 attend, window |\n}", set(), {"A"}),
     ],
 )  # fmt: skip
 def test_completion_knows_what_may_follow(text: str, has: set[str], has_not: set[str]) -> None:

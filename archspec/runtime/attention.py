@@ -19,6 +19,10 @@ class Sight(NamedTuple):
     sees_self: bool = True
 
 
+EVERYTHING = Sight()
+"""All up to the query itself."""
+
+
 class Scoring(NamedTuple):
     """From q . k to weights: times `scale`, then softcap * tanh(scores / softcap) if there is one, then a softmax.
 
@@ -57,7 +61,7 @@ class Visibility:
 
     q_positions: Tensor
     k_positions: Tensor
-    sight: Sight = Sight()
+    sight: Sight = EVERYTHING
     pad_lens: Tensor | None = None
     """Positions of row b before `pad_lens[b]` are padding."""
     front: int | None = None

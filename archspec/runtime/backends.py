@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.runtime import kernels, near
-from archspec.runtime.attention import Backend, Scoring, Sight, Visibility, apart, cap
+from archspec.runtime.attention import EVERYTHING, Backend, Scoring, Sight, Visibility, apart, cap
 
 FAR_SCORES = 1 << 22
 """Scores of one head that `attend_far` holds a mask for at a time."""
@@ -49,7 +49,7 @@ def _by_structure(
     if q.shape[2] > 1 and visibility.by_order and not visibility.sight.sees_self:
         # One place to the right, and it is the order of queries that see themselves; the first sees nothing.
         places = visibility.k_positions[:-1]
-        later = replace(visibility, q_positions=places, k_positions=places, sight=Sight())
+        later = replace(visibility, q_positions=places, k_positions=places, sight=EVERYTHING)
         rest = attend(q[:, :, 1:], keys[:, :, :-1], values[:, :, :-1], later, scoring)
         return F.pad(rest, (0, 0, 1, 0))
     if q.shape[2] > 1 and visibility.front is None and not torch.is_grad_enabled():
@@ -86,8 +86,10 @@ def attend_far(
     softcap: float,
     by_products: bool,
 ) -> Tensor:
-    """Attention in blocks of queries whose masks have at most `FAR_SCORES` places. One operator, so that no graph holds the
-    loop: how often it runs depends on lengths."""
+    """Attention in blocks of queries whose masks have at most `FAR_SCORES` places.
+
+    One operator, so that no graph holds the loop: how often it runs depends on lengths.
+    """
     attend = _matmul if by_products else _sdpa
     sight = Sight(None if window < 0 else window, sinks, sees_self)
     scoring = Scoring(scale, softcap or None, sink_logits)

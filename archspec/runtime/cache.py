@@ -160,7 +160,7 @@ def view_before(
 
 
 def keep_newest(buffer_BK2CH: Tensor, chunk: tuple[Tensor, Tensor], slot: CacheSlot, start: int) -> None:
-    """Let a slot hold what it holds after a chunk of any length, which begins at `start`. Effects: writes the buffer."""
+    """Let a slot hold what it holds after a chunk that begins at `start`. Effects: writes the buffer."""
     end = start + chunk[0].shape[2]
     kept = [(start, end)]
     if slot.window is not None:

@@ -17,9 +17,9 @@ COMPILER = "inductor"
 class Caller:
     """Calls units, compiled or not. Models with parts in common share one.
 
-    A unit is compiled once for each kind that it is called with: what decides about the graph besides shapes and modules
-    of equal structure. Graphs are kept, and their number limited, per code object: every kind gets one of its own, so
-    that they do not count against each other.
+    A unit is compiled once for each kind that it is called with: what decides about the graph besides shapes and
+    modules of equal structure. Graphs are kept, and their number limited, per code object: every kind gets one of its
+    own, so that they do not count against each other.
     """
 
     def __init__(self, compile: bool) -> None:
@@ -51,8 +51,8 @@ class Caller:
         """`inputs` as a tensor whose length stays dynamic in a graph, even where it equals another size."""
         if not self.compile:
             return inputs
-        # A copy: of a view with a gradient the sizes of what it is a view of would enter the graph, and an axis of length 1
-        # may have any stride and still be contiguous, but graphs are guarded by strides.
+        # A copy: of a view with a gradient the sizes of what it is a view of would enter the graph, and an axis of
+        # length 1 may have any stride and still be contiguous, but graphs are guarded by strides.
         own = inputs.clone(memory_format=torch.contiguous_format)
         own = own if inputs.requires_grad else own.detach()
         if own.shape[1] > 1:

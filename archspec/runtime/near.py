@@ -1,6 +1,7 @@
 """Attention within a window, in blocks of queries: time and memory grow with T * W, not with T * T.
 
-Legend: B batch, S query tokens, T keys, M blocks, L queries of a block, R keys of a block, N heads, K kv heads, H head_dim.
+Legend: B batch, S query tokens, T keys, M blocks, L queries of a block, R keys of a block, N heads, K kv heads,
+H head_dim.
 """
 
 from dataclasses import replace
@@ -12,8 +13,8 @@ from torch import Tensor
 from archspec.runtime.attention import Backend, Scoring, Visibility, visible_mask
 
 MOST_QUERIES, FEWEST_QUERIES = 256, 16
-"""A block of L queries is scored against W + L - 1 keys, of which each query needs W: small blocks waste little, and large
-ones make better matrix products."""
+"""A block of L queries is scored against W + L - 1 keys, of which each query needs W: small blocks waste little, and
+large ones make better matrix products."""
 
 
 def fits(visibility: Visibility) -> bool:
@@ -27,13 +28,14 @@ def fits(visibility: Visibility) -> bool:
 def attend_near(
     attend: Backend, q_BNSH: Tensor, keys_BKTH: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
 ) -> Tensor:
-    """`attend` for every block of queries and the keys near it. Source: as for local attention, arXiv 2004.05150, 3.1."""
+    """`attend` for every block of queries and the keys near it. Source: local attention, arXiv 2004.05150, 3.1."""
     window, sinks, front = visibility.sight.window, visibility.sight.sinks, visibility.front
     if window is None or front is None:
         raise ValueError("blocks need a window and keys in order")
     num_tokens = q_BNSH.shape[2]
     length = max(FEWEST_QUERIES, min(MOST_QUERIES, window // 4))
-    num_blocks = (num_tokens + length - 1) // length
+    # One block more than needed in a graph: a single one would be a size that compilers treat apart.
+    num_blocks = (num_tokens + length - 1) // length + torch.compiler.is_compiling()
     behind = num_blocks * length - num_tokens
 
     def near(x_T: Tensor, dim: int, value: int) -> Tensor:

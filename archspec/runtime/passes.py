@@ -49,8 +49,8 @@ class Pass:
         return self.env.positions.shape[0]
 
     def call(self, unit: Callable[..., Any], kind: object, *args: Any) -> Any:
-        """The unit, which is another one for single rows."""
-        return self.network.call(unit, (kind, self.num_tokens == 1), *args)
+        """The unit, which is another one for single rows, and where rows are padded."""
+        return self.network.call(unit, (kind, self.num_tokens == 1, self.env.pad_lens is None), *args)
 
     def steps(self, steps: tuple[Step, ...], x: Tensor) -> Tensor:
         """`x` after all steps between the ends of the stack."""
@@ -167,7 +167,8 @@ class Pass:
                 return self.call(units.retain_in_place, kind, block, x_BSD, self.env, state)
             return self.call(units.retain, kind, block, x_BSD, self.env, state)[0]
         view = None if block.mixer is None else self.view(block.mixer)
-        seen = None if view is None else (view.front, view.sinks)
+        # Of a slot, of a chunk, in order or not: what a compiled function may not be asked to serve alike.
+        seen = None if view is None else (view.front, view.sinks, view.keys.stride(2), view.values.stride(2))
         return self.call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
 
     def last(self) -> "Pass":

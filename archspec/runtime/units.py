@@ -1,8 +1,8 @@
 """Units: what is compiled. Each is a function of modules and tensors that is the same for all layers of a kind.
 
-What a unit works on comes as arguments, slots and states too, and nothing in it depends on which layer it serves; so one
-compiled function serves every layer of the kind, and compile time does not grow with depth. How units follow one another
-is `Pass`'s to know.
+What a unit works on comes as arguments, slots and states too, and nothing in it depends on which layer it serves; so
+one compiled function serves every layer of the kind, and compile time does not grow with depth. How units follow one
+another is `Pass`'s to know.
 
 Legend: B batch, S query tokens, T keys in a view, C allocated positions of a slot, K kv heads, H head_dim, D hidden.
 """

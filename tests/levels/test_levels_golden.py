@@ -47,7 +47,6 @@ def test_every_stage(model, io):
     with torch.no_grad():
         vectors = model.blocks.vectors(ids)
         close(vectors, io["input_block_embeds"])
-        start = torch.zeros(1, dtype=torch.int64)
         contexts = model.blocks.run("forward", vectors)
         close(contexts, io["block_embeddings"])
         expanded = model.tokens.expand(contexts[:, :-1])

@@ -102,9 +102,7 @@ With E = 2 H, sinks are scored with the second half of a query and all other key
 """
 
 
-def visible_mask(
-    q_positions: Tensor, k_positions: Tensor, sight: Sight, pad_lens_B: Tensor | None = None
-) -> Tensor:
+def visible_mask(q_positions: Tensor, k_positions: Tensor, sight: Sight, pad_lens_B: Tensor | None = None) -> Tensor:
     """Boolean mask (..., S, T), or (B, 1, S, T) with padding, by absolute positions (..., S) and (..., T)."""
     q, k = q_positions[..., :, None], k_positions[..., None, :]
     visible = (k <= q if sight.sees_self else k < q) & (k >= 0)

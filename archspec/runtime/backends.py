@@ -57,9 +57,7 @@ def _by_structure(
     return attend(q, keys, values, visibility, scoring)
 
 
-def _far(
-    attend: Backend, q: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scoring: Scoring
-) -> Tensor:
+def _far(attend: Backend, q: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:
     """Many queries over stored keys, a block of queries at a time, so that masks stay small."""
     sight = visibility.sight
     out: Tensor = torch.ops.archspec.attend_far(
@@ -106,9 +104,7 @@ def _far_shape(q: Tensor, keys: Tensor, values: Tensor, *rest: object) -> Tensor
     return q.new_empty((*q.shape[:3], values.shape[3]))
 
 
-def _sdpa(
-    q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
-) -> Tensor:
+def _sdpa(q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:
     """torch's attention, which knows no softcap: with one, plain products."""
     batch, num_heads, num_tokens, _ = q_BNSE.shape
     num_kv_heads, scale = keys_BKTE.shape[1], scoring.scale
@@ -176,9 +172,7 @@ def _sdpa_with_sink(
     return o_BNSE[:, :, front:, :head_dim]
 
 
-def _matmul(
-    q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
-) -> Tensor:
+def _matmul(q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:
     """Plain products; holds all scores at once, in float32 or wider."""
     num_kv_heads, num_tokens = keys_BKTE.shape[1], q_BNSE.shape[2]
     # The heads of a group and their queries become rows, so that no K/V is repeated. One name for all scores on their

@@ -127,9 +127,7 @@ def write_in_place(
     buffer_BK2CH.index_copy_(3, places_of(positions_S, window, sinks), torch.stack(chunk, dim=2))
 
 
-def stored_view(
-    buffer_BK2CH: Tensor, num_written: Tensor, length: int, window: int | None, sinks: int
-) -> View:
+def stored_view(buffer_BK2CH: Tensor, num_written: Tensor, length: int, window: int | None, sinks: int) -> View:
     """What lies in the first `length` places of a buffer after `num_written` tokens. Shapes: num_written (1,)."""
     # Not one slice for both: that one may be contiguous, and compilers tell the cases apart.
     keys, values = buffer_BK2CH[:, :, 0, :length], buffer_BK2CH[:, :, 1, :length]

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.parameters import GATED_FFNS
-from archspec.runtime.linear import Linear
 from archspec.runtime.grouped import grouped_product
+from archspec.runtime.linear import Linear
 from archspec.spec.model import Ffn, Moe
 
 QUICK = 1.702

@@ -86,9 +86,7 @@ class Network(nn.Module):
             raise ValueError("the plan ties the output matrix to an embedding that it does not have")
         return matrix.weight  # type: ignore[return-value]
 
-    def run(
-        self, phase: Phase, inputs: Tensor, cache: Cache | None = None, pad_lens_B: Tensor | None = None
-    ) -> Tensor:
+    def run(self, phase: Phase, inputs: Tensor, cache: Cache | None = None, pad_lens_B: Tensor | None = None) -> Tensor:
         """Execute the steps of `phase` for the next tokens of `cache`, or for positions from 0 without one.
 
         Row b's positions before `pad_lens_B[b]` are padding: nothing else depends on them.
@@ -105,7 +103,9 @@ class Network(nn.Module):
         """What enters the first layer, and a pass over the steps that follow."""
         start = torch.zeros(1, dtype=torch.int64, device=inputs.device) if cache is None else cache.input_pos
         inputs = self.call.marked(inputs)
-        x_BSD, positions_S, tables = self.call(enter, (inputs.shape[1] == 1, pad_lens_B is None), self, inputs, start, pad_lens_B)
+        x_BSD, positions_S, tables = self.call(
+            enter, (inputs.shape[1] == 1, pad_lens_B is None), self, inputs, start, pad_lens_B
+        )
         env = Env(positions_S, dict(zip(self._rotations, tables, strict=True)), pad_lens_B)
         return x_BSD, Pass(self, 0 if cache is None else cache.num_cached_tokens, cache, env)
 

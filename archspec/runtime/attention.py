@@ -5,7 +5,7 @@ Legend: B batch, S query tokens, T keys in a view, N heads, K kv heads, G heads 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ class View(NamedTuple):
 
     With a `front`, the keys are in order: `sinks` first positions, `front` positions before the first query, and the
     queries' own, which are S. Nothing of a sink is in the front, so that no position is there twice.
+
+    On a `line`, position t lies in place t, and places behind the last query are empty. In a `ring` of that many places
+    they fill from the first on, and what is forgotten is overwritten.
     """
 
     keys: Tensor
@@ -48,6 +51,8 @@ class View(NamedTuple):
     positions: Tensor
     front: int | None = None
     sinks: int = 0
+    line: bool = False
+    ring: int | None = None
 
     @property
     def from_start(self) -> bool:
@@ -55,9 +60,14 @@ class View(NamedTuple):
         return self.front == 0
 
 
+Order = Literal["line", "front", "ring", "mixed"]
+"""What is known of the keys' places: position t in place t; the positions next to the queries', in order; a ring that
+holds exactly what the query sees; nothing but their positions."""
+
+
 @dataclass
 class Visibility:
-    """Which keys a query sees. `front` and `stored_sinks` are those of the view."""
+    """Which keys a query sees. `front`, `stored_sinks`, `line` and `ring` are those of the view."""
 
     q_positions: Tensor
     k_positions: Tensor
@@ -66,12 +76,26 @@ class Visibility:
     """Positions of row b before `pad_lens[b]` are padding."""
     front: int | None = None
     stored_sinks: int = 0
+    line: bool = False
+    ring: int | None = None
     _mask: Tensor | None = field(default=None, repr=False)
 
     @property
     def by_order(self) -> bool:
         """Queries and keys are the same positions and nothing but their order hides any."""
         return self.front == 0 and self.sight.window is None and self.pad_lens is None
+
+    @property
+    def order(self) -> Order:
+        """What lengths and windows alone can say about the keys."""
+        window, sinks, _ = self.sight
+        if self.front == 0 or self.line:
+            return "line"
+        if self.front is not None and self.stored_sinks == 0:
+            return "front"
+        if self.ring is not None and window is not None and self.ring == sinks + window:
+            return "ring"
+        return "mixed"
 
     def mask(self) -> Tensor:
         """Boolean (S, T), or (B, 1, S, T) with padding; true where visible.

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.runtime import kernels, near
+from archspec.runtime import flash, flex, kernels, near
 from archspec.runtime.attention import EVERYTHING, Backend, Scoring, Sight, Visibility, apart, cap
+from archspec.runtime.choosing import Call, for_rows, why
 
 FAR_SCORES = 1 << 22
 """Scores of one head that `attend_far` holds a mask for at a time."""
@@ -37,6 +38,62 @@ def attend_cpu(
     if q_BNSE.shape[2] == 1 and kernels.serves(q_BNSE):
         return kernels.attend_row(q_BNSE, keys_BKTH, values_BKTH, visibility, scoring)
     return attend_sdpa(q_BNSE, keys_BKTH, values_BKTH, visibility, scoring)
+
+
+def attend_auto(
+    q_BNSE: Tensor, keys_BKTH: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
+) -> Tensor:
+    """Whoever is best for the call on a GPU: see `choosing.why`."""
+    return _chosen("auto", q_BNSE, keys_BKTH, values_BKTH, visibility, scoring)
+
+
+def attend_flash(
+    q_BNSE: Tensor, keys_BKTH: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
+) -> Tensor:
+    """FlashAttention where its kernels can, `attend_sdpa` elsewhere."""
+    return _chosen("flash", q_BNSE, keys_BKTH, values_BKTH, visibility, scoring)
+
+
+def attend_flex(
+    q_BNSE: Tensor, keys_BKTH: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
+) -> Tensor:
+    """FlexAttention inside compiled graphs, `attend_sdpa` elsewhere."""
+    return _chosen("flex", q_BNSE, keys_BKTH, values_BKTH, visibility, scoring)
+
+
+def _chosen(
+    wanted: str, q_BNSE: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scoring: Scoring
+) -> Tensor:
+    call = call_of(q_BNSE, keys, visibility, scoring)
+    match why(call, wanted, flash.installed, torch.compiler.is_compiling()).backend:
+        case "flash" if for_rows(call):
+            return flash.attend_rows(q_BNSE, keys, values, visibility, scoring)
+        case "flash":
+            return flash.attend_cached(q_BNSE, keys, values, visibility, scoring)
+        case "flex":
+            return flex.attend(q_BNSE, keys, values, visibility, scoring)
+    return attend_sdpa(q_BNSE, keys, values, visibility, scoring)
+
+
+def call_of(q_BNSE: Tensor, keys: Tensor, visibility: Visibility, scoring: Scoring) -> Call:
+    """What decides about the backend."""
+    window, sinks, sees_self = visibility.sight
+    return Call(
+        q_BNSE.device.type,
+        q_BNSE.dtype,
+        keys.shape[-1],
+        one_row=q_BNSE.shape[2] == 1,
+        order=visibility.order,
+        from_start=visibility.front == 0,
+        window=window,
+        sinks=sinks,
+        sees_self=sees_self,
+        padded=visibility.pad_lens is not None,
+        softcap=scoring.softcap is not None,
+        sink_logits=scoring.sink_logits is not None,
+        turned_apart=q_BNSE.shape[-1] != keys.shape[-1],
+        grad=torch.is_grad_enabled(),
+    )
 
 
 def _by_structure(
@@ -191,17 +248,35 @@ def _matmul(q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: 
     return (weights_BKRT @ values_BKTH).unflatten(2, (-1, num_tokens)).flatten(1, 2)
 
 
-BACKENDS: dict[str, Backend] = {"sdpa": attend_sdpa, "matmul": attend_matmul, "cpu": attend_cpu}
+BACKENDS: dict[str, Backend] = {
+    "sdpa": attend_sdpa,
+    "matmul": attend_matmul,
+    "cpu": attend_cpu,
+    "flex": attend_flex,
+    "flash": attend_flash,
+}
+
+
+def name_of(attend: Backend) -> str:
+    """The name that a backend is asked for by."""
+    return next((name for name, backend in BACKENDS.items() if backend is attend), "auto")
 
 
 def pick_backend(name: str, device: torch.device, compile: bool) -> Backend:
-    """The backend called `name`; `auto` is the best one for the device.
+    """The backend called `name`; `auto` is the best one for the device, and on CUDA for each call.
 
-    Errors: ValueError that lists the known names.
+    Effects: loads what it needs. Errors: ValueError for a name that is not known, or not to be had here.
     """
     if name not in ("auto", *BACKENDS):
         known = ", ".join(["auto", *BACKENDS])
         raise ValueError(f"unknown attention backend '{name}'; known: {known}")
+    if name in ("auto", "flash") and flash.load(device) is None and name == "flash":
+        raise ValueError(
+            f"attention backend 'flash' needs a CUDA device and flash-attn, and there is none for '{device}'; "
+            "`auto` takes what there is"
+        )
+    if name == "auto" and device.type == "cuda":
+        return attend_auto
     if name == "auto":
         # Without compilation nothing is compiled: neither graphs nor kernels.
         name = "cpu" if device.type == "cpu" and compile and kernels.load_rows() else "sdpa"

@@ -5,6 +5,7 @@ H head_dim.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from archspec.runtime.attention import View
 LIVE_BUCKET = 128
 """The view of the filled part of a buffer has a multiple of this length, unless the buffer ends: few distinct lengths,
 and neither 0 nor 1, which compilers treat apart."""
+
+Live = Literal["near", "coarse", "whole"]
+"""Views of stored keys: a bucket above what is stored; buckets that grow with it, where every length has its price; or
+the whole buffer, for kernels that are told the length."""
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Cache:
         self.input_pos = torch.zeros(1, dtype=torch.int64, device=device)
         """Position of the next token, on the device; equals `num_cached_tokens`."""
         self.num_cached_tokens = 0
+        self.live: Live = "near"
+        """How closely views of buffers are cut to what is in them."""
         self.pad_lens_B: Tensor | None = None
         """Leading positions of every row that are padding, int64 (B,), settled by the first prefill."""
 
@@ -78,8 +85,12 @@ class Cache:
 
     def live_len(self, slot: CacheSlot, num_written: int) -> int:
         """Length of the view of a slot's buffer that holds `num_written` tokens."""
-        bucket = max(1, (num_written + LIVE_BUCKET - 1) // LIVE_BUCKET) * LIVE_BUCKET
-        return min(bucket, slot.cache_len(self.context))
+        whole = slot.cache_len(self.context)
+        if self.live == "whole":
+            return whole
+        # An eighth of the power of two below: few lengths even of a long cache, and little that is read in vain.
+        size = LIVE_BUCKET if self.live == "near" else max(LIVE_BUCKET, 1 << max(0, num_written.bit_length() - 4))
+        return min(max(1, (num_written + size - 1) // size) * size, whole)
 
     def __repr__(self) -> str:
         return (
@@ -131,7 +142,8 @@ def stored_view(buffer_BK2CH: Tensor, num_written: Tensor, length: int, window: 
     """What lies in the first `length` places of a buffer after `num_written` tokens. Shapes: num_written (1,)."""
     # Not one slice for both: that one may be contiguous, and compilers tell the cases apart.
     keys, values = buffer_BK2CH[:, :, 0, :length], buffer_BK2CH[:, :, 1, :length]
-    return View(keys, values, stored_positions(num_written, length, window, sinks))
+    ring = None if window is None else sinks + window
+    return View(keys, values, stored_positions(num_written, length, window, sinks), line=window is None, ring=ring)
 
 
 def view_before(

@@ -149,7 +149,7 @@ class Attention(nn.Module):
         q_BNSE = rotate(unturned_BNSH, self.rotation, tables)
         if self.sink_rotation is not None:
             q_BNSE = torch.cat((q_BNSE, rotate(unturned_BNSH, self.sink_rotation, tables)), dim=-1)
-        visibility = Visibility(places.positions, view.positions, self.sight, places.pad_lens, view.front, view.sinks)
+        visibility = Visibility(places.positions, view.positions, self.sight, places.pad_lens, *view[3:])
         scoring = Scoring(self.scoring.scale, self.scoring.softcap, self.sink_logits)
         o_BNSH = attend(q_BNSE, view.keys, view.values, visibility, scoring)
         blind = visibility.blind()

@@ -129,7 +129,7 @@ class Pass:
             return view_before(self.buffer(slot), chunk, slot, slot.window, slot.sinks, self.start)
         old = self.stored(slot, self.start, exact=True)
         keys, values = torch.cat((old.keys, chunk[0]), dim=2), torch.cat((old.values, chunk[1]), dim=2)
-        return View(keys, values, torch.cat((old.positions, self.env.positions)))
+        return View(keys, values, torch.cat((old.positions, self.env.positions)), line=True)
 
     def buffer(self, slot: CacheSlot) -> Tensor:
         if self.cache is None:
@@ -140,7 +140,8 @@ class Pass:
         """What lies in the slot's buffer after `num_written` tokens."""
         buffer, cache = self.buffer(slot), self.cache
         length = num_written if exact else cache.live_len(slot, num_written)  # type: ignore[union-attr]
-        written = self.env.positions.new_full((1,), num_written)
+        # From the positions on the device: a number of the host's would be fixed in a graph that is replayed.
+        written = self.env.positions[:1] + (num_written - self.start)
         return stored_view(buffer, written, length, slot.window, slot.sinks)
 
     def view(self, mixer: Attention) -> View:
@@ -168,13 +169,15 @@ class Pass:
             return self.call(units.retain, kind, block, x_BSD, self.env, state)[0]
         view = None if block.mixer is None else self.view(block.mixer)
         # Of a slot, of a chunk, in order or not: what a compiled function may not be asked to serve alike.
-        seen = None if view is None else (view.front, view.sinks, view.keys.stride(2), view.values.stride(2))
+        seen = None if view is None else (*view[3:], view.keys.stride(2), view.values.stride(2))
         return self.call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
 
     def last(self) -> "Pass":
         """The same for the last position alone."""
         views: dict[object, View] = {
-            key: view._replace(front=None, sinks=0) for key, view in self.views.items() if isinstance(key, int)
+            key: view._replace(front=None, sinks=0, line=view.line or view.from_start)
+            for key, view in self.views.items()
+            if isinstance(key, int)
         }
         return replace(self, env=self.env.last(), views=views, start=self.start + self.num_tokens - 1)
 

@@ -37,7 +37,8 @@ class Env(NamedTuple):
     def last(self) -> "Env":
         """The same for the last position alone."""
         tables = {rotation: (cos[-1:], sin[-1:]) for rotation, (cos, sin) in self.tables.items()}
-        return Env(self.positions[-1:], tables, self.pad_lens)
+        # A copy: graphs are guarded by the sizes of what their inputs are views of.
+        return Env(self.positions[-1:].clone(), tables, self.pad_lens)
 
 
 def write(norm: nn.Module | None, project: KeyValueProjection, x_BSD: Tensor, env: Env) -> Chunk:

@@ -6,7 +6,7 @@ import torch
 from hand_plans import tokens
 
 from archspec.plan import RetentionPlan
-from archspec.runtime import retention_kernels
+from archspec.runtime import retention, retention_kernels
 from archspec.runtime.recurrence import CHUNK_LEN, retain_chunks, retain_one
 from archspec.runtime.retention import GATE_NORMALIZER, Retention, fixed_log_decay
 from archspec.runtime.retention_kernels import TORCH, fla_kernels, pick_kernels
@@ -126,9 +126,9 @@ def fla(monkeypatch):
     """A machine that has `fla`."""
     monkeypatch.setattr(retention_kernels, "find_spec", lambda name: name == "fla" or None)
     monkeypatch.setattr(retention_kernels, "import_module", {"fla.ops.simple_gla": StandIn}.__getitem__)
-    fla_kernels.cache_clear()
+    retention_kernels._kernel.cache_clear()
     yield
-    fla_kernels.cache_clear()
+    retention_kernels._kernel.cache_clear()
 
 
 @pytest.mark.usefixtures("fla")
@@ -151,5 +151,34 @@ def test_kernels_are_for_cuda():
 
 
 def test_without_the_package():
-    fla_kernels.cache_clear()
     assert fla_kernels() is None
+
+
+@pytest.mark.usefixtures("fla")
+@pytest.mark.parametrize("length", [1, 70])
+def test_kernels_in_a_graph(monkeypatch, length):
+    """The layer compiled whole, forward and backward, with the kernels in it."""
+    torch._dynamo.reset()
+    plan = RetentionPlan(2, 4, 0, Rope(kind="none"), 1e-5)
+    module, calls = Retention(plan, 8), []
+    x = torch.randn(2, length, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    state = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    expected, expected_state = module(x, {}, state)
+    wanted = torch.autograd.grad(expected.square().sum() + expected_state.square().sum(), x)[0]
+    monkeypatch.setattr(retention, "pick_kernels", lambda q: fla_kernels())
+    monkeypatch.setattr(retention_kernels, "_call", counted(retention_kernels._call, calls))
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    found, found_state = compiled(x, {}, state)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found_state, expected_state, atol=1e-5, rtol=1e-4)
+    (found.square().sum() + found_state.square().sum()).backward()
+    torch.testing.assert_close(x.grad, wanted, atol=1e-4, rtol=1e-3)
+    assert calls == [length == 1] * 2
+
+
+def counted(function, calls):
+    def call(*args):
+        calls.append(args[-1])
+        return function(*args)
+
+    return call

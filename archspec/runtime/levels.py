@@ -103,8 +103,8 @@ class LevelsModel(Decoder):
     def new_cache(self, batch: int, context: int) -> LevelsCache:
         """An empty cache for `batch` sequences of up to `context` tokens, all of it allocated now."""
         cache = LevelsCache(self.plan, batch, context, dtype=self.dtype, device=self.device)
-        self.blocks.call.mark_slots(cache.blocks)
-        self.tokens.call.mark_slots(cache.tokens)
+        self.blocks.prepare(cache.blocks)
+        self.tokens.prepare(cache.tokens)
         return cache
 
     @torch.no_grad()

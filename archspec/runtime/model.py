@@ -77,7 +77,7 @@ class Model(Network, Decoder):
         """
         self.plan.check_context(context)
         cache = Cache(self.plan, batch, context, dtype=self.dtype, device=self.device)
-        self.call.mark_slots(cache)
+        self.prepare(cache)
         return cache
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 Legend: B batch, S query tokens, D hidden, V vocab.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -13,6 +14,8 @@ from archspec.plan import AttentionPlan, CacheSlot, LayerPlan, Plan, RetentionPl
 from archspec.runtime.attention import Backend, cap
 from archspec.runtime.cache import Cache
 from archspec.runtime.compiling import Caller
+from archspec.runtime.cuda_graphs import DecodeGraphs
+from archspec.runtime.explaining import reads_lengths
 from archspec.runtime.layers import Attention, Block, KeyValueProjection, make_norm
 from archspec.runtime.linear import Linear, linear
 from archspec.runtime.passes import Pass
@@ -30,6 +33,8 @@ class Network(nn.Module):
 
     row_kernels = False
     """Single rows go through kernels of their own: see `Linear`."""
+    graphs: DecodeGraphs | None = None
+    """Decode steps are captured and replayed: on CUDA, if compiled."""
 
     def __init__(self, plan: Plan, attend: Backend, call: Caller) -> None:
         super().__init__()
@@ -96,8 +101,27 @@ class Network(nn.Module):
         Effects: writes slots and states of `cache`, if there is one; it still has to `advance`.
         """
         with self.call.settings():
+            if phase == "decode" and cache is not None and self.graphs is not None:
+                return self.graphs.run(lambda *given: self._decode(cache, *given), inputs, cache, pad_lens_B)
             x_BSD, run = self.begin(inputs, cache, pad_lens_B)
             return self.end(run.steps(self._bodies[phase], x_BSD))
+
+    def _decode(self, cache: Cache, inputs: Tensor, pad_lens_B: Tensor | None) -> Tensor:
+        """What a CUDA graph holds."""
+        x_BSD, run = self.begin(inputs, cache, pad_lens_B)
+        return self.end(run.steps(self._bodies["decode"], x_BSD))
+
+    def prepare(self, cache: Cache) -> None:
+        """Say about a new cache what the steps of this network will make of it."""
+        self.call.mark_slots(cache)
+        if self.graphs is not None:
+            cache.live = "whole" if reads_lengths(self) else "coarse"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
+        if self.graphs is not None:
+            self.graphs.forget()
+        super()._apply(fn, recurse)
+        return self
 
     def begin(self, inputs: Tensor, cache: Cache | None, pad_lens_B: Tensor | None) -> tuple[Tensor, Pass]:
         """What enters the first layer, and a pass over the steps that follow."""

@@ -1,6 +1,23 @@
 """Which family a config is of."""
 
-from archspec.convert import block, exported, gemma, gpt_neox, hf, lckv, refused, yoco
+from archspec.convert import (
+    block,
+    cohere,
+    exported,
+    falcon,
+    gemma,
+    gemma4,
+    gpt,
+    gpt_neox,
+    granite,
+    hf,
+    layer_norms,
+    lckv,
+    mixtures,
+    olmo,
+    refused,
+    yoco,
+)
 from archspec.convert.config import Config
 from archspec.convert.errors import ImportRefused, Problem
 from archspec.convert.family import Family
@@ -8,7 +25,15 @@ from archspec.convert.family import Family
 IMPORTED: tuple[Family, ...] = (
     *hf.FAMILIES,
     *gemma.FAMILIES,
+    *gemma4.FAMILIES,
+    *olmo.FAMILIES,
+    *granite.FAMILIES,
+    *cohere.FAMILIES,
+    *layer_norms.FAMILIES,
+    *mixtures.FAMILIES,
     *gpt_neox.FAMILIES,
+    *gpt.FAMILIES,
+    *falcon.FAMILIES,
     *lckv.FAMILIES,
     *yoco.FAMILIES,
     *block.FAMILIES,

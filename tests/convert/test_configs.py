@@ -78,7 +78,7 @@ def test_rope_fields_of_old_and_new_configs(tmp_path, fields):
         ),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention"),
         ({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}}, "differs from `rope_theta` 10000"),
-        ({"hidden_act": "relu"}, 'an activation other than SiLU and GELU (field `hidden_act` is "relu")'),
+        ({"hidden_act": "tanh"}, 'an activation that no ffn of a spec has (field `hidden_act` is "tanh")'),
         ({"architectures": ["LlamaForSequenceClassification"]}, "a class other than LlamaForCausalLM"),
         ({"sliding_window": 8}, "a field unknown to the importer (field `sliding_window` is 8)"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
@@ -162,7 +162,7 @@ def test_scalings_that_cannot_be(tmp_path):
 
 
 def test_all_features_are_refused_at_once(tmp_path):
-    config = {**LLAMA, "hidden_act": "relu", "rope_scaling": {"type": "dynamic"}, "logit_scale": 2.0}
+    config = {**LLAMA, "hidden_act": "tanh", "rope_scaling": {"type": "dynamic"}, "logit_scale": 2.0}
     refusal = refusal_of(tmp_path, config)
     assert [problem.field for problem in refusal.problems] == ["hidden_act", "rope_scaling", "logit_scale"]
     assert str(refusal).count("\n  - ") == 3
@@ -376,7 +376,7 @@ def test_gemma2_without_softcaps(tmp_path):
     ("fields", "named"),
     [
         ({"use_bidirectional_attention": True}, "attention to later tokens (field `use_bidirectional_attention`"),
-        ({"hidden_activation": "relu"}, 'an activation other than SiLU and GELU (field `hidden_activation` is "relu")'),
+        ({"hidden_activation": "tanh"}, 'an activation that no ffn of a spec has (field `hidden_activation` is "tanh")'),
         ({"hidden_act": "gelu"}, "an activation that differs from `hidden_activation` gelu_pytorch_tanh"),
         ({"sliding_window_size": 16}, "a window that differs from `sliding_window` 8"),
         ({"sliding_window": None}, "sliding layers without a window"),
@@ -411,9 +411,9 @@ def test_gpt_neox_rope(tmp_path, fields, theta, percent):
         ({"rotary_pct": 0.5, "partial_rotary_factor": 0.25}, "differs from `rotary_pct` 0.5"),
         ({"rotary_emb_base": 500, "rope_parameters": {"rope_theta": 1e4}}, "differs from `rotary_emb_base` 500"),
         ({"rotary_pct": 1.5}, "RoPE on a part of 1.5 of 8 dimensions (field `rotary_pct` is 1.5)"),
-        ({"hidden_size": 512, "rotary_pct": 0.255}, "RoPE on a part of 0.255 of 128 dimensions"),
+        ({"hidden_size": 512, "rotary_pct": 0.26}, "RoPE on a part of 0.26 of 128 dimensions"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling of type dynamic"),
-        ({"hidden_act": "silu"}, 'an activation other than GELU (field `hidden_act` is "silu")'),
+        ({"hidden_act": "mish"}, 'an activation that no ffn of a spec has (field `hidden_act` is "mish")'),
         ({"architectures": ["GPTNeoXForSequenceClassification"]}, "a class other than GPTNeoXForCausalLM"),
     ],
 )

@@ -1,0 +1,68 @@
+"""Checkpoints of models that also take images or sound: the text model in them, which has a config of its own.
+
+With text alone, such a model computes what its text model computes; the other parts are left out, and the spec says so.
+"""
+
+import re
+from dataclasses import replace
+
+from archspec.convert.config import Config
+from archspec.convert.errors import ImportRefused, Problem
+from archspec.convert.family import Blueprint, Family, Reader, transformers_family
+from archspec.convert.llama import HARMLESS
+
+PART = "text_config"
+_TEXT = re.compile(r"(?:language_model\.|model\.language_model\.)(?:model\.)?")
+"""Where checkpoints have the text model, in the layouts before and since transformers 4.52."""
+_HEAD = re.compile(r"(?:language_model\.)?lm_head\.")
+_OTHERS = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector|audio_tower|embed_vision|embed_audio)\.")
+
+
+def text_family(name: str, model_type: str, architecture: str, read_text: Reader, harmless: frozenset[str]) -> Family:
+    """A family whose text model `read_text` reads; `harmless` fields concern the other parts."""
+
+    def read(config: Config, model_name: str) -> Blueprint:
+        text = config.part(PART)
+        fields = dict(text.fields)
+        config.must("architectures", f"a class other than {architecture}", [architecture])
+        tied = config.get("tie_word_embeddings")
+        if fields.get("tie_word_embeddings", tied) != tied and tied is not None:
+            config.refuse("embeddings that are tied otherwise in `text_config`", "tie_word_embeddings", tied)
+        if tied is not None:
+            fields["tie_word_embeddings"] = tied
+        config.skip(PART)
+        # Of the text model alone.
+        fields["architectures"] = None
+        blueprint, problems = _read(read_text, Config(fields, text.path), model_name)
+        try:
+            config.finish(model_name, HARMLESS | harmless)
+        except ImportRefused as refused:
+            problems = (*refused.problems, *problems)
+        if problems or blueprint is None:
+            raise ImportRefused(model_name, problems)
+        inner_ignored = blueprint.ignored
+        return replace(
+            blueprint,
+            renamed=_renamed,
+            ignored=lambda tensor: bool(_OTHERS.match(tensor)) or inner_ignored(tensor),
+            remarks=(*blueprint.remarks, "the text model alone: parts for images and sound are left out"),
+        )
+
+    family = transformers_family(f"{name} with images", model_type, architecture, read)
+    return replace(family, name=f"{name}, text model (transformers)")
+
+
+def _read(read_text: Reader, text: Config, name: str) -> tuple[Blueprint | None, tuple[Problem, ...]]:
+    try:
+        return read_text(text, name), ()
+    except ImportRefused as refused:
+        return None, refused.problems
+
+
+def _renamed(tensor: str) -> str:
+    """The name that a tensor of the text model has in a checkpoint of it alone."""
+    head = _HEAD.match(tensor)
+    if head is not None:
+        return f"lm_head.{tensor[head.end() :]}"
+    text = _TEXT.match(tensor)
+    return tensor if text is None else f"model.{tensor[text.end() :]}"

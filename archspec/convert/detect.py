@@ -40,13 +40,18 @@ IMPORTED: tuple[Family, ...] = (
     *exported.FAMILIES,
 )
 
+TYPE = "model_type "
+"""How the key of a family begins that says its type."""
+
 
 def detect(config: Config, name: str) -> Family:
     """The family of a config. Errors: ImportRefused for an unknown one, with those that are known."""
     for family in (*IMPORTED, *refused.FAMILIES):
         if family.matches(config.fields):
             return family
-    known = "; ".join(f"{family.name}: {family.key}" for family in IMPORTED)
+    types = sorted(family.key.removeprefix(TYPE) for family in IMPORTED if family.key.startswith(TYPE))
+    others = [family.key for family in IMPORTED if not family.key.startswith(TYPE)]
+    known = "; ".join([f"{TYPE}{', '.join(types)}", *others])
     field = next((field for field in ("model_type", "architectures") if field in config.fields), "model_type")
     problem = Problem(f"an unknown family (known are {known})", field, config.fields.get(field))
     raise ImportRefused(name, (problem,))

@@ -52,7 +52,7 @@ def read_falcon(config: Config, name: str) -> Blueprint:
             bias=("qkv", "out", "ffn") if config.flag("bias") else None,
             residual=None if residual == "sequential" else residual,
         ),
-        kv_heads=Heads(count=num_kv, head_dim=heads.head_dim) if num_kv != heads.count else None,
+        kv_heads=Heads(count=num_kv) if num_kv != heads.count else None,
     )
     config.finish(name, HARMLESS | NOTES)
     names = tensor_names({**_NAMES, **(_PARALLEL if residual == "parallel" else _ONE_OR_TWO)}, "transformer.h")

@@ -71,7 +71,7 @@ def read_gemma2(config: Config, name: str) -> Blueprint:
     windows = typed_windows(config, base.num_layers, patterned(base.num_layers, 2), window)
     base = replace(base, final_softcap=config.optional_number("final_logit_softcapping", 30.0)).having(
         placement="sandwich",
-        attention_scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
+        attention_scale=_attention_scale(config, base),
         attention_softcap=config.optional_number("attn_logit_softcapping", 50.0),
     )
     config.finish(name, HARMLESS | NOTES)
@@ -90,7 +90,7 @@ def read_gemma3(config: Config, name: str) -> Blueprint:
     check_activation(config)
     base = replace(base, final_softcap=config.optional_number("final_logit_softcapping")).having(
         placement="sandwich",
-        attention_scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
+        attention_scale=_attention_scale(config, base),
         qk_norm=base.common.norm,
     )
     config.must("attn_logit_softcapping", "a softcap of attention, which transformers' Gemma 3 does not apply")
@@ -111,6 +111,12 @@ def read_gemma_base(
     norm = Norm(kind="rms", eps=config.number("rms_norm_eps", 1e-6), plus_one=plus_one)
     base = read_base(config, bias=bias, absent=absent, norm=norm, rope=rope, activation_field=activation_field)
     return replace(base, embedding=Embedding(scale="sqrt(width)", tied=base.embedding.tied))
+
+
+def _attention_scale(config: Config, base: Base) -> float | None:
+    """One over the root of `query_pre_attn_scalar`; None if that is the head_dim, as it would be anyway."""
+    size = config.number("query_pre_attn_scalar", 256)
+    return None if base.common.heads and size == base.common.heads.head_dim else size**-0.5
 
 
 def check_activation(config: Config, harmless: tuple[str, ...] = ()) -> None:

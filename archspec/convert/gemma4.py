@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from archspec.convert.config import Config, words
 from archspec.convert.family import Blueprint, transformers_family
 from archspec.convert.gemma import ABSENT, NOTES, SANDWICH, TYPES, check_activation, read_gemma_base
+from archspec.convert.hf import HEAD_NORM
 from archspec.convert.llama import HARMLESS, Base, is_table, layer_types, patterned, tensor_names
 from archspec.convert.rope import RopeFields, check_types, read_rope_of_type
 from archspec.convert.text_part import text_family
@@ -64,7 +65,7 @@ def read_gemma4(config: Config, name: str) -> Blueprint:
     base = replace(base, final_softcap=config.optional_number("final_logit_softcapping")).having(
         placement="sandwich",
         attention_scale=1.0,
-        qk_norm=norm,
+        qk_norm=HEAD_NORM,
         v_norm=norm.model_copy(update={"weight": False}),
         layer_scalar=True,
     )
@@ -93,7 +94,7 @@ def _layers(config: Config, base: Base, types: Sequence[str], shapes: Sequence[_
                 window if is_sliding else None,
                 source,
                 heads=shape.heads,
-                kv_heads=shape.kv_heads if shape.kv_heads != shape.heads else None,
+                kv_heads=shape.kv_heads if shape.kv_heads.count != shape.heads.count else None,
                 # Queries turn as the keys of the cache did: there is nothing to say.
                 rope=shape.rope if owns or one_rope else None,
                 values_from_keys=True if same_keys and not is_sliding else None,
@@ -127,7 +128,7 @@ def _shape(config: Config, idx: int, kind: str) -> _Shape:
         raise config.bad("num_key_value_heads", f"a divisor of num_attention_heads {count}", kv_heads)
     config.skip(*_OVERRIDES)
     rope = read_rope_of_type(config, kind, head_dim, RopeFields())
-    return _Shape(Heads(count=count, head_dim=head_dim), Heads(count=kv_heads, head_dim=head_dim), rope)
+    return _Shape(Heads(count=count, head_dim=head_dim), Heads(count=kv_heads), rope)
 
 
 def _of_full_layers(config: Config) -> dict[str, object]:

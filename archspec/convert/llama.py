@@ -163,7 +163,7 @@ def read_base(
             qk_norm=qk_norm,
             bias=bias or None,
         ),
-        kv_heads=Heads(count=kv_heads, head_dim=size) if kv_heads != heads.count else None,
+        kv_heads=Heads(count=kv_heads) if kv_heads != heads.count else None,
     )
 
 

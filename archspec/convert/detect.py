@@ -15,6 +15,7 @@ from archspec.convert import (
     lckv,
     mixtures,
     olmo,
+    pairs,
     refused,
     yoco,
 )
@@ -27,6 +28,7 @@ IMPORTED: tuple[Family, ...] = (
     *gemma.FAMILIES,
     *gemma4.FAMILIES,
     *olmo.FAMILIES,
+    *pairs.FAMILIES,
     *granite.FAMILIES,
     *cohere.FAMILIES,
     *layer_norms.FAMILIES,

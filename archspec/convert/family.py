@@ -87,6 +87,14 @@ class Family:
     """Config and model name -> blueprint. Errors: ImportRefused, CheckpointError."""
 
 
+def check_code(config: Config, architecture: str) -> None:
+    """Refuse code that a checkpoint brings along, unless it is an early form of what transformers has now."""
+    code = config.get("auto_map")
+    name = code.get("AutoModelForCausalLM") if isinstance(code, dict) else code
+    if code and not (isinstance(name, str) and name.endswith(f".{architecture}")):
+        config.refuse(f"code other than that of {architecture}", "auto_map", code)
+
+
 def transformers_family(name: str, model_type: str, architecture: str, read: Reader) -> Family:
     """A family that is told by `model_type`, or by `architectures` in a config without one."""
 
@@ -96,6 +104,7 @@ def transformers_family(name: str, model_type: str, architecture: str, read: Rea
 
     def checked(config: Config, model_name: str) -> Blueprint:
         config.must("architectures", f"a class other than {architecture}", [architecture])
+        check_code(config, architecture)
         return read(config, model_name)
 
     return Family(f"{name} (transformers)", f"model_type {model_type}", matches, checked)

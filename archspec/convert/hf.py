@@ -73,6 +73,7 @@ def read_smollm3(config: Config, name: str) -> Blueprint:
     window = stated if config.flag("use_sliding_window") else None
     types = ["full_attention" if window is None or is_turned else "sliding_attention" for is_turned in turned]
     windows = typed_windows(config, base.num_layers, types, window)
+    config.skip("max_window_layers")
     config.finish(name, HARMLESS)
     layers = [
         base.layer(window) if is_turned else base.layer(window, rope=Rope(kind="none"))

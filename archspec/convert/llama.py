@@ -30,9 +30,9 @@ HARMLESS = words(
     "begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty do_sample "
     "dtype early_stopping embd_pdrop embedding_dropout eos_token_id exponential_decay_length_penalty "
     "finetuning_task gradient_checkpointing hidden_dropout id2label initializer_range is_decoder label2id "
-    "length_penalty max_length max_position_embeddings min_length model_type num_beam_groups num_beams "
-    "num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp "
-    "problem_type remove_invalid_values repetition_penalty resid_pdrop residual_dropout return_dict "
+    "length_penalty max_length max_position_embeddings min_length model_max_length model_type num_beam_groups "
+    "num_beams num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix "
+    "pretraining_tp problem_type remove_invalid_values repetition_penalty resid_pdrop residual_dropout return_dict "
     "return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tie_encoder_decoder "
     "tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p unsloth_version use_cache"
 )

@@ -1,10 +1,11 @@
-"""OLMo (arXiv 2402.00838), OLMo 2 (arXiv 2501.00656) and OLMo 3: from layer norms without weights to norms behind.
+"""OLMo (arXiv 2402.00838), and families with norms behind mixer and ffn: OLMo 2 (arXiv 2501.00656), OLMo 3, EXAONE 4.
 
-Source: transformers' OlmoConfig, Olmo2Config and Olmo3Config for what an absent field means.
+Source: transformers' OlmoConfig, Olmo2Config, Olmo3Config and Exaone4Config for what an absent field means.
 """
 
-from archspec.convert.config import Config
+from archspec.convert.config import Config, words
 from archspec.convert.family import Blueprint, transformers_family
+from archspec.convert.hf import HEAD_NORM
 from archspec.convert.llama import (
     HARMLESS,
     NAMES,
@@ -21,6 +22,7 @@ from archspec.convert.llama import (
 from archspec.convert.rope import LLAMA, TYPED, RopeFields, check_types, read_rope, read_rope_of_type
 from archspec.spec.model import BiasTarget, Norm, Rope
 
+NOTES = words("cache_implementation")
 ACROSS = Norm(kind="rms", spread="across")
 _NAMES = {
     **NAMES,
@@ -58,6 +60,29 @@ def read_olmo3(config: Config, name: str) -> Blueprint:
     return Blueprint(base.spec(name, layers), tensor_names(_NAMES), ignored=is_table)
 
 
+def read_exaone4(config: Config, name: str) -> Blueprint:
+    """EXAONE 4: if there is a window, three of four layers have it, and only they have RoPE."""
+    base = read_base(config, qk_norm=HEAD_NORM, absent=Absent(kv_heads=32, eps=1e-5)).having(placement="post")
+    window = config.optional_count("sliding_window", 4096)
+    default = _exaone4_types(config, base.num_layers, window)
+    windows = typed_windows(config, base.num_layers, default, window)
+    config.finish(name, HARMLESS | NOTES)
+    rope = base.common.rope
+    layers = [base.layer(own, rope=rope if own or window is None else Rope(kind="none")) for own in windows]
+    return Blueprint(base.spec(name, layers), tensor_names(_NAMES), ignored=is_table)
+
+
+def _exaone4_types(config: Config, num_layers: int, window: int | None) -> list[str]:
+    """`sliding_window_pattern` is how often a layer sees all, or a word of L and G, and the last layer sees all."""
+    pattern = config.get("sliding_window_pattern", 4)
+    if window is None or pattern in (None, 0):
+        return ["full_attention"] * num_layers
+    if isinstance(pattern, str) and set(pattern) <= set("LG") and pattern:
+        kinds = [pattern[idx % len(pattern)] for idx in range(num_layers - 1)] + ["G"]
+        return ["sliding_attention" if kind == "L" else "full_attention" for kind in kinds]
+    return patterned(num_layers, config.count("sliding_window_pattern"))
+
+
 def _ropes(config: Config, head_dim: int) -> dict[str, Rope]:
     """RoPE of each type of layers: an object each, or one base for both and `rope_scaling` for the full ones."""
     values = config.get(TYPED)
@@ -80,5 +105,6 @@ def _bias(config: Config) -> tuple[BiasTarget, ...]:
 FAMILIES = (
     transformers_family("OLMo", "olmo", "OlmoForCausalLM", read_olmo),
     transformers_family("OLMo 2", "olmo2", "Olmo2ForCausalLM", read_olmo2),
+    transformers_family("EXAONE 4", "exaone4", "Exaone4ForCausalLM", read_exaone4),
     transformers_family("OLMo 3", "olmo3", "Olmo3ForCausalLM", read_olmo3),
 )

@@ -11,7 +11,7 @@ from archspec.convert.errors import ImportRefused, Problem
 from archspec.convert.family import Blueprint, Family, Reader, transformers_family
 from archspec.convert.llama import HARMLESS
 
-PART = "text_config"
+PART, TIED = "text_config", "tie_word_embeddings"
 _TEXT = re.compile(r"(?:language_model\.|model\.language_model\.)(?:model\.)?")
 """Where checkpoints have the text model, in the layouts before and since transformers 4.52."""
 _HEAD = re.compile(r"(?:language_model\.)?lm_head\.")
@@ -22,34 +22,32 @@ def text_family(name: str, model_type: str, architecture: str, read_text: Reader
     """A family whose text model `read_text` reads; `harmless` fields concern the other parts."""
 
     def read(config: Config, model_name: str) -> Blueprint:
-        text = config.part(PART)
-        fields = dict(text.fields)
-        config.must("architectures", f"a class other than {architecture}", [architecture])
-        tied = config.get("tie_word_embeddings")
-        if fields.get("tie_word_embeddings", tied) != tied and tied is not None:
-            config.refuse("embeddings that are tied otherwise in `text_config`", "tie_word_embeddings", tied)
-        if tied is not None:
-            fields["tie_word_embeddings"] = tied
-        config.skip(PART)
-        # Of the text model alone.
-        fields["architectures"] = None
-        blueprint, problems = _read(read_text, Config(fields, text.path), model_name)
+        blueprint, problems = _read(read_text, _text_config(config), model_name)
         try:
             config.finish(model_name, HARMLESS | harmless)
         except ImportRefused as refused:
             problems = (*refused.problems, *problems)
         if problems or blueprint is None:
             raise ImportRefused(model_name, problems)
-        inner_ignored = blueprint.ignored
+        ignored = blueprint.ignored
         return replace(
             blueprint,
             renamed=_renamed,
-            ignored=lambda tensor: bool(_OTHERS.match(tensor)) or inner_ignored(tensor),
-            remarks=(*blueprint.remarks, "the text model alone: parts for images and sound are left out"),
+            ignored=lambda tensor: _OTHERS.match(tensor) is not None or ignored(tensor),
+            remarks=(*blueprint.remarks, "The text model alone: parts for images and sound are left out."),
         )
 
-    family = transformers_family(f"{name} with images", model_type, architecture, read)
-    return replace(family, name=f"{name}, text model (transformers)")
+    return transformers_family(f"{name}, with its text model", model_type, architecture, read)
+
+
+def _text_config(config: Config) -> Config:
+    """The config of the text model; whether embeddings are tied stands outside of it as well, and counts there."""
+    text, tied = config.part(PART), config.get(TIED)
+    if tied is None:
+        return text
+    if text.fields.get(TIED, tied) != tied:
+        config.refuse(f"embeddings that are tied otherwise in `{PART}`", TIED, tied)
+    return text.changed({TIED: tied})
 
 
 def _read(read_text: Reader, text: Config, name: str) -> tuple[Blueprint | None, tuple[Problem, ...]]:

@@ -117,6 +117,29 @@ def arcee(rng: random.Random) -> Fields:
     return {**sizes(rng, head_dim=False), **_flip(rng, "attention_bias", "mlp_bias")}
 
 
+def exaone4(rng: random.Random) -> Fields:
+    fields = {**sizes(rng, head_dim=False), **llama_rope(rng), "num_hidden_layers": 5}
+    return {
+        **fields,
+        **rng.choice(({"sliding_window": 6}, {"sliding_window": None, "layer_types": ["full_attention"] * 5})),
+    }
+
+
+def glm(rng: random.Random) -> Fields:
+    rope = {"rope_theta": 5000.0, "partial_rotary_factor": rng.choice((0.5, 1.0)), "rope_type": "default"}
+    return {**sizes(rng), "rope_parameters": rope, **_flip(rng, "attention_bias")}
+
+
+def helium(rng: random.Random) -> Fields:
+    fields = {**sizes(rng), **_flip(rng, "attention_bias", "mlp_bias")}
+    fields["head_dim"] = fields["hidden_size"] // fields["num_attention_heads"]
+    return fields
+
+
+def ernie(rng: random.Random) -> Fields:
+    return {**sizes(rng), **llama_rope(rng), **_flip(rng, "use_bias")}
+
+
 def granite(rng: random.Random) -> Fields:
     factors = {
         "embedding_multiplier": 3.0,
@@ -277,6 +300,10 @@ FAMILIES: dict[str, Callable[[random.Random], Fields]] = {
     "Olmo2": olmo,
     "Olmo3": olmo3,
     "SmolLM3": smollm3,
+    "Exaone4": exaone4,
+    "Glm": glm,
+    "Helium": helium,
+    "Ernie4_5": ernie,
     "SeedOss": seed_oss,
     "Arcee": arcee,
     "Granite": granite,

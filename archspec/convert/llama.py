@@ -204,7 +204,7 @@ def uniform_windows(config: Config, num_layers: int, window: int | None) -> list
     """The window of each layer in a family whose layers are alike; `layer_types` may only repeat that."""
     kind = "full_attention" if window is None else "sliding_attention"
     types = layer_types(config, num_layers, [kind] * num_layers)
-    if set(types) - {kind} and not config.problems:
+    if ({"full_attention", "sliding_attention"} - {kind}) & set(types):
         config.refuse("layers that differ in a family where all are alike", "layer_types", types)
     return [window] * num_layers
 

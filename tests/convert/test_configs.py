@@ -1,5 +1,7 @@
 """Configs of every layout are read; what a spec cannot say is refused by name."""
 
+from pathlib import Path
+
 import pytest
 from checkpoints import (
     GEMMA2,
@@ -18,6 +20,7 @@ from checkpoints import (
 
 import archspec
 from archspec.convert import CheckpointError, ImportRefused, import_checkpoint
+from archspec.convert.detect import IMPORTED, TYPE
 from archspec.spec.format import rope_text
 from archspec.spec.model import Heads, Window
 
@@ -505,3 +508,10 @@ def test_unknown_families(tmp_path, config):
     assert "an unknown family" in refusal
     assert "model_type arcee, cohere, cohere2, ernie4_5," in refusal
     assert "fields dim, n_layers, n_self_heads" in refusal
+
+
+def test_the_docs_list_every_family():
+    table = (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+    for family in IMPORTED:
+        if family.key.startswith(TYPE):
+            assert f"`{family.key.removeprefix(TYPE)}`" in table

@@ -152,6 +152,19 @@ def test_scaled_ropes(tmp_path, fields, text):
     assert rope_text(spec.defaults.rope) == f"rope 10000 scaled {text}"
 
 
+def test_the_original_context_is_that_of_the_config_if_nothing_is_said(tmp_path):
+    config = {**LLAMA, "max_position_embeddings": 64, "rope_scaling": {"type": "yarn", "factor": 4.0}}
+    assert rope_text(spec_of(tmp_path, config).defaults.rope) == "rope 10000 scaled yarn(4, original 64)"
+
+
+def test_code_that_a_checkpoint_brings_along(tmp_path):
+    def config(name):
+        return {**LLAMA, "auto_map": {"AutoConfig": "configuration.Own", "AutoModelForCausalLM": name}}
+
+    assert spec_of(tmp_path, config("modeling_llama.LlamaForCausalLM")) == spec_of(tmp_path, LLAMA)
+    assert "code other than that of LlamaForCausalLM" in str(refusal_of(tmp_path / "own", config("modeling.OwnModel")))
+
+
 def test_scalings_that_cannot_be(tmp_path):
     values = {"factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 8192}
     with pytest.raises(CheckpointError, match="needs a `high` of more than `low`"):

@@ -10,14 +10,17 @@ import torch
 
 import archspec
 from archspec.convert import CheckpointError, ImportRefused, import_checkpoint, write_imported
+from archspec.convert.config import Config, words
+from archspec.convert.detect import detect
 from archspec.convert.importing import COMPANIONS
+from archspec.convert.llama import HARMLESS
 from archspec.driver import analyse_text
 from archspec.fmt import format_source
 from archspec.source import Source
 
 pytest.importorskip("transformers")
 
-from hf_models import FAMILIES, TOKENS, VOCAB, Fields, randomise, save
+from hf_models import FAMILIES, TOKENS, VOCAB, Fields, make_config, randomise, save
 
 NEW_TOKENS = 10
 SEEDS = range(3)
@@ -256,3 +259,82 @@ def test_tensors_that_are_missing_or_too_many(tmp_path, family):
     save_file({**tensors, first: torch.zeros(3, 5, 7)}, path)
     with pytest.raises(CheckpointError, match="of another shape"):
         import_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["GPT2", "OPT"])
+def test_names_of_older_checkpoints(tmp_path, family):
+    from safetensors.torch import load_file, save_file
+
+    reference = save(tmp_path, family, FAMILIES[family](random.Random(2)))
+    path = tmp_path / "model.safetensors"
+    prefix = {"GPT2": "transformer.", "OPT": "model."}[family]
+    tensors = load_file(path)
+    assert any(name.startswith(prefix) for name in tensors)
+    save_file({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, path)
+    assert_same(reference, imported_model(tmp_path)[1])
+
+
+def test_the_text_part_in_the_older_layout(tmp_path):
+    """As before transformers 4.52, with the part for images beside it."""
+    from safetensors.torch import load_file, save_file
+
+    reference = save(tmp_path, "Gemma3Text", FAMILIES["Gemma3Text"](random.Random(4)))
+    text = json.loads((tmp_path / "config.json").read_text())
+    wrapper = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+    (tmp_path / "config.json").write_text(json.dumps({**wrapper, "vision_config": {"image_size": 28}}))
+    path = tmp_path / "model.safetensors"
+    tensors = {f"language_model.{name}": tensor for name, tensor in load_file(path).items()}
+    images = {"vision_tower.x": torch.zeros(1), "multi_modal_projector.x": torch.zeros(1)}
+    save_file({**tensors, **images}, path)
+    assert_same(reference, imported_model(tmp_path)[1])
+    (tmp_path / "config.json").write_text(json.dumps({**wrapper, "text_config": {**text, "new": 1}, "more": 2}))
+    with pytest.raises(ImportRefused) as caught:
+        import_checkpoint(tmp_path)
+    assert [problem.field for problem in caught.value.problems] == ["more", "new"]
+
+
+ELSEWHERE = words(
+    "_sliding_window_pattern classifier_dropout decoder_sparse_step dropout init_std layer_types layerdrop "
+    "max_window_layers mlp_only_layers moe_intermediate_size n_positions no_rope_layer_interval no_rope_layers "
+    "norm_topk_prob num_experts num_experts_per_tok num_kv_heads num_local_experts original_max_position_embeddings "
+    "output_router_logits reorder_and_upcast_attn router_aux_loss_coef router_jitter_noise shared_expert_intermediate_size "
+    "sliding_window sliding_window_pattern summary_activation summary_first_dropout summary_proj_to_labels summary_type "
+    "summary_use_proj top_k_experts use_double_wide_mlp use_sliding_window vocab_size_per_layer_input"
+)
+"""Fields of training, or that others may switch off: what they say is held to transformers' logits above."""
+
+
+def changed_values(value: Any) -> list[Any]:
+    match value:
+        case bool():
+            return [not value]
+        case None:
+            return [3]
+        case int() | float():
+            return [value * 2 + 1]
+        case str():
+            return ["unknown"]
+        case dict():
+            inner = [{**value, key: other} for key, old in value.items() for other in changed_values(old)]
+            return [*inner, {**value, "new": 1}]
+        case _:
+            return []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_field_counts(tmp_path, family):
+    """Another value of any field is another model, or refused."""
+
+    def spec_of(fields: Fields) -> Any:
+        config = Config(fields, tmp_path / "config.json")
+        return detect(config, "model").read(config, "model").spec
+
+    make_config(family, FAMILIES[family](random.Random(0))).save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    spec = spec_of(fields)
+    for name in set(fields) - HARMLESS - ELSEWHERE:
+        for value in changed_values(fields[name]):
+            try:
+                assert spec_of({**fields, name: value}) != spec, (name, value)
+            except (ImportRefused, CheckpointError):
+                pass

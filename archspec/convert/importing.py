@@ -26,7 +26,7 @@ from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 from archspec.spec.format import format_spec
 from archspec.spec.model import ModelSpec
 
-COMPANIONS = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -37,9 +37,10 @@ COMPANIONS = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
-    "generation_config.json",
 )
-"""What a tokenizer of transformers is saved in, and how its authors generate."""
+"""What tokenizers of transformers are saved in."""
+GENERATION_FILE = "generation_config.json"
+COMPANIONS = (*TOKENIZER_FILES, GENERATION_FILE)
 SHOWN = 6
 """Tensors that a message lists."""
 _OUTPUT, _EMBEDDING = "lm_head.weight", "embed.weight"

@@ -21,7 +21,7 @@ NOTES = words(
 )
 """Of other heads than that of a language model, of training, and of rounding."""
 _OPT_TRAINING = words("dropout init_std layerdrop activation_dropout")
-_GPT2 = {
+GPT2_NAMES = {
     "embed": "transformer.wte",
     "positions": "transformer.wpe",
     "norm": "transformer.ln_f",
@@ -33,8 +33,8 @@ _GPT2 = {
     "ffn.up_proj": "mlp.c_fc",
     "ffn.down_proj": "mlp.c_proj",
 }
-_GPTJ = {
-    **_GPT2,
+GPTJ_NAMES = {
+    **GPT2_NAMES,
     "mixer.q_proj": "attn.q_proj",
     "mixer.kv.k_proj": "attn.k_proj",
     "mixer.kv.v_proj": "attn.v_proj",
@@ -59,7 +59,7 @@ _OPT = {
 
 
 @dataclass(frozen=True)
-class _Fields:
+class Fields:
     """What a family calls the sizes."""
 
     width: str = "n_embd"
@@ -73,42 +73,47 @@ def read_gpt2(config: Config, name: str) -> Blueprint:
     """GPT-2: learned positions; scores may be divided by the layer's number as well."""
     eps = config.number("layer_norm_epsilon", 1e-5)
     positions = Positions(kind="learned", count=config.count("n_positions", 1024))
-    base = _base(config, _Fields(), tied=True, eps=eps, bias=("qkv", "out", "ffn"), positions=positions)
+    base = read_gpt_base(config, Fields(), tied=True, eps=eps, bias=("qkv", "out", "ffn"), positions=positions)
     config.must("add_cross_attention", "attention to an encoder", False)
-    scale = _head_dim(base) ** -0.5 if config.flag("scale_attn_weights", True) else 1.0
+    scale = head_dim_of(base) ** -0.5 if config.flag("scale_attn_weights", True) else 1.0
     by_layer = config.flag("scale_attn_by_inverse_layer_idx")
     scales = [scale / number if by_layer else scale for number in range(1, base.num_layers + 1)]
     config.finish(name, HARMLESS | NOTES)
-    default = _head_dim(base) ** -0.5
+    default = head_dim_of(base) ** -0.5
     layers = [base.layer(attention_scale=scale if scale != default else None) for scale in scales]
-    names = tensor_names(_GPT2, "transformer.h")
+    names = tensor_names(GPT2_NAMES, "transformer.h")
     return Blueprint(base.spec(name, layers), names, fused=_turned, ignored=is_mask, renamed=_with_prefix)
 
 
 def read_gptj(config: Config, name: str) -> Blueprint:
     """GPT-J: mixer and ffn behind one norm, pairs are turned, biases of the ffn and of the logits."""
     eps = config.number("layer_norm_epsilon", 1e-5)
-    base = _base(config, _Fields(), tied=False, eps=eps, bias=("ffn",))
-    dims = config.count("rotary_dim", 64)
-    percent = percent_of(_head_dim(base), dims)
-    if percent is None:
-        config.refuse(f"RoPE on {dims} of {_head_dim(base)} dimensions", "rotary_dim", dims)
-    rope = Rope(kind="interleaved", percent=percent or 100)
-    base = replace(base, head_bias=True).having(rope=rope, residual="parallel-one-norm")
+    base = read_gpt_base(config, Fields(), tied=False, eps=eps, bias=("ffn",))
+    base = turned_in_pairs(config, base)
     config.must("rotary", "positions other than RoPE", True)
     config.must("scale_attn_weights", "scores that are not divided by the root of head_dim", True)
-    config.skip("n_positions")
     config.finish(name, HARMLESS | NOTES)
-    names = tensor_names(_GPTJ, "transformer.h")
+    names = tensor_names(GPTJ_NAMES, "transformer.h")
     return Blueprint(base.spec(name, [base.layer()] * base.num_layers), names, ignored=is_mask)
+
+
+def turned_in_pairs(config: Config, base: Base) -> Base:
+    """The layers of GPT-J: RoPE on the first `rotary_dim` dimensions, mixer and ffn behind one norm."""
+    dims = config.count("rotary_dim", 64)
+    percent = percent_of(head_dim_of(base), dims)
+    if percent is None:
+        config.refuse(f"RoPE on {dims} of {head_dim_of(base)} dimensions", "rotary_dim", dims)
+    rope = Rope(kind="interleaved", percent=percent or 100)
+    config.skip("n_positions")
+    return replace(base, head_bias=True).having(rope=rope, residual="parallel-one-norm")
 
 
 def read_opt(config: Config, name: str) -> Blueprint:
     """OPT: learned positions behind two unused rows of their table."""
-    fields = _Fields("hidden_size", "num_hidden_layers", "num_attention_heads", "ffn_dim", "relu")
+    fields = Fields("hidden_size", "num_hidden_layers", "num_attention_heads", "ffn_dim", "relu")
     positions = Positions(kind="learned", count=config.count("max_position_embeddings", 2048), first_row=2)
     bias: tuple[BiasTarget, ...] = ("qkv", "out", "ffn") if config.flag("enable_bias", True) else ()
-    base = _base(config, fields, tied=True, eps=1e-5, bias=bias, positions=positions)
+    base = read_gpt_base(config, fields, tied=True, eps=1e-5, bias=bias, positions=positions)
     if not config.flag("layer_norm_elementwise_affine", True):
         base = base.having(norm=Norm(kind="layernorm", eps=1e-5, weight=False))
     config.must("do_layer_norm_before", "norms behind the residual sum", True)
@@ -119,9 +124,9 @@ def read_opt(config: Config, name: str) -> Blueprint:
     return Blueprint(base.spec(name, [base.layer()] * base.num_layers), names, renamed=_with_model)
 
 
-def _base(
+def read_gpt_base(
     config: Config,
-    fields: _Fields,
+    fields: Fields,
     *,
     tied: bool,
     eps: float,
@@ -147,7 +152,7 @@ def _base(
     )
 
 
-def _head_dim(base: Base) -> int:
+def head_dim_of(base: Base) -> int:
     return (base.common.heads.head_dim if base.common.heads else None) or 1
 
 

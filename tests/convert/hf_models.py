@@ -272,6 +272,22 @@ def gptj(rng: random.Random) -> Fields:
     return {**_gpt(rng), "rotary_dim": rng.choice((4, 8))}
 
 
+def codegen(rng: random.Random) -> Fields:
+    fields = {**_gpt(rng), "rotary_dim": rng.choice((4, 8)), "n_head": rng.choice((4, 8))}
+    return {**fields, "n_embd": fields["n_head"] * rng.choice((8, 12))}
+
+
+def gpt_bigcode(rng: random.Random) -> Fields:
+    return {**_gpt(rng), **_flip(rng, "multi_query", "scale_attn_weights")}
+
+
+def gpt_neo(rng: random.Random) -> Fields:
+    heads = rng.choice((2, 4))
+    fields = {**_IDS, "hidden_size": heads * rng.choice((8, 12)), "num_heads": heads, "num_layers": 3}
+    fields |= {"intermediate_size": rng.choice((None, 40)), "window_size": 6, "max_position_embeddings": 64}
+    return {**fields, "attention_types": [[["global", "local"], 1], [[rng.choice(("global", "local"))], 1]]}
+
+
 def opt(rng: random.Random) -> Fields:
     fields = sizes(rng, head_dim=False, kv=False)
     fields["ffn_dim"] = fields.pop("intermediate_size")
@@ -326,6 +342,9 @@ FAMILIES: dict[str, Callable[[random.Random], Fields]] = {
     "Phi": phi,
     "GPT2": gpt2,
     "GPTJ": gptj,
+    "GPTNeo": gpt_neo,
+    "GPTBigCode": gpt_bigcode,
+    "CodeGen": codegen,
     "OPT": opt,
     "Falcon": falcon,
 }

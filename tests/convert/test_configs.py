@@ -519,7 +519,7 @@ def test_what_the_language_has_is_not_refused():
 def test_unknown_families(tmp_path, config):
     refusal = str(refusal_of(tmp_path, config))
     assert "an unknown family" in refusal
-    assert "model_type arcee, cohere, cohere2, ernie4_5," in refusal
+    assert "arcee, archspec, codegen, cohere, cohere2, ernie4_5," in refusal
     assert "fields dim, n_layers, n_self_heads" in refusal
 
 

@@ -16,6 +16,7 @@ from archspec.convert.importing import COMPANIONS
 from archspec.convert.llama import HARMLESS
 from archspec.driver import analyse_text
 from archspec.fmt import format_source
+from archspec.runtime.model import Model
 from archspec.source import Source
 
 pytest.importorskip("transformers")
@@ -36,16 +37,30 @@ def imported_model(folder: Path) -> tuple[Any, Any]:
     return imported, archspec.load(folder / "out", compile=False)
 
 
+def exported_model(folder: Path) -> Any:
+    """There and back: the imported model as one of transformers again."""
+    from transformers import AutoModelForCausalLM
+
+    from archspec.hf.export import export
+
+    export(folder, folder.parent / "back")
+    model = AutoModelForCausalLM.from_pretrained(folder.parent / "back").eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
 @torch.no_grad()
 def assert_same(reference: Any, model: Any, atol: float = 1e-4) -> float:
     """The largest difference between logits."""
     ids = torch.randint(3, VOCAB, (2, TOKENS), generator=torch.Generator().manual_seed(1))
     expected, found = reference(ids).logits, model(ids)
+    found = found if isinstance(found, torch.Tensor) else found.logits
     assert expected.std() > 0.05
     torch.testing.assert_close(found, expected, atol=atol, rtol=0)
     mask = torch.ones_like(ids)
     tokens = reference.generate(ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False)
-    assert torch.equal(model.generate(ids, max_new_tokens=NEW_TOKENS), tokens)
+    own = {} if isinstance(model, Model) else {"attention_mask": mask, "do_sample": False}
+    assert torch.equal(model.generate(ids, max_new_tokens=NEW_TOKENS, **own), tokens)
     return float((expected - found).abs().max())
 
 
@@ -56,6 +71,8 @@ def test_random_models_of_every_family(tmp_path, family, seed):
     reference = save(tmp_path, family, fields, seed)
     _, model = imported_model(tmp_path)
     assert_same(reference, model)
+    if seed == 0:
+        assert_same(reference, exported_model(tmp_path / "out"))
 
 
 TEXTS = {
@@ -294,7 +311,8 @@ def test_the_text_part_in_the_older_layout(tmp_path):
 
 
 ELSEWHERE = words(
-    "_sliding_window_pattern classifier_dropout decoder_sparse_step dropout init_std layer_types layerdrop "
+    "_sliding_window_pattern attention_layers attention_softmax_in_fp32 embed_dropout n_ctx resid_dropout "
+    "scale_attention_softmax_in_fp32 classifier_dropout decoder_sparse_step dropout init_std layer_types layerdrop "
     "max_window_layers mlp_only_layers moe_intermediate_size n_positions no_rope_layer_interval no_rope_layers "
     "norm_topk_prob num_experts num_experts_per_tok num_kv_heads num_local_experts original_max_position_embeddings "
     "output_router_logits reorder_and_upcast_attn router_aux_loss_coef router_jitter_noise shared_expert_intermediate_size "

@@ -10,7 +10,9 @@ def import_(
     source: Annotated[Path, typer.Argument(help="A checkpoint folder of a known family.", metavar="SRC")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder for model.arch and model.safetensors.", metavar="DIR"),
+        typer.Option(
+            "--output", "-o", help="Folder for model.arch, model.safetensors and the tokenizer.", metavar="DIR"
+        ),
     ],
 ) -> None:
     """Turn a checkpoint into a spec and weights, or say which feature the language does not have.
@@ -27,4 +29,5 @@ def import_(
             write_imported(imported, output)
         except (ImportRefused, ValueError, OSError) as error:
             raise CliError(str(error)) from error
-    print(f"{output}: model.arch and model.safetensors, imported from {source}")
+    beside = ", and its tokenizer" if any(path.name.startswith("tokenizer") for path in imported.companions) else ""
+    print(f"{output}: model.arch and model.safetensors, imported from {source}{beside}")

@@ -1,7 +1,7 @@
 """What configs call an activation, and the ffn of a spec that has it.
 
-Source: `ACT2FN` in transformers. `gelu_new`, `gelu_fast` and `gelu_pytorch_tanh` are one tanh approximation, written
-three times; `gelu` and `gelu_python` are exact.
+Source: `ACT2FN` in transformers. what `_TANH` lists is one tanh approximation, written in several
+ways; `gelu` and `gelu_python` are exact.
 """
 
 from collections.abc import Mapping
@@ -9,17 +9,25 @@ from typing import Literal
 
 from archspec.convert.config import Config
 
-FfnKind = Literal["swiglu", "geglu", "geglu-tanh", "gelu", "gelu-tanh"]
-_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
+FfnKind = Literal["swiglu", "geglu", "geglu-tanh", "reglu", "gelu", "gelu-tanh", "gelu-quick", "silu", "relu", "relu2"]
+_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
 _EXACT = ("gelu", "gelu_python")
+_SILU = ("silu", "swish")
 
 GATED: Mapping[str, FfnKind] = {
-    "silu": "swiglu",
-    "swish": "swiglu",
+    **dict.fromkeys(_SILU, "swiglu"),
     **dict.fromkeys(_EXACT, "geglu"),
     **dict.fromkeys(_TANH, "geglu-tanh"),
+    "relu": "reglu",
 }
-PLAIN: Mapping[str, FfnKind] = {**dict.fromkeys(_EXACT, "gelu"), **dict.fromkeys(_TANH, "gelu-tanh")}
+PLAIN: Mapping[str, FfnKind] = {
+    **dict.fromkeys(_SILU, "silu"),
+    **dict.fromkeys(_EXACT, "gelu"),
+    **dict.fromkeys(_TANH, "gelu-tanh"),
+    "quick_gelu": "gelu-quick",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
 
 def read_ffn_kind(config: Config, field: str, default: str, kinds: Mapping[str, FfnKind]) -> FfnKind:
@@ -27,7 +35,6 @@ def read_ffn_kind(config: Config, field: str, default: str, kinds: Mapping[str, 
     stated = config.get(field)
     activation = default if stated is None else str(stated)
     if activation not in kinds:
-        named = "SiLU and GELU" if "silu" in kinds else "GELU"
-        config.refuse(f"an activation other than {named}", field, stated)
+        config.refuse("an activation that no ffn of a spec has", field, stated)
         activation = default
     return kinds[activation]

@@ -6,7 +6,6 @@ The config is that of the authors' training code: `block_length`, and an object 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
@@ -63,11 +62,11 @@ class _Stack:
 def read_block(config: Config, name: str) -> Blueprint:
     """A Block Transformer with a lookup embedder, and prefixes or summation in its token decoder."""
     length = config.count("block_length")
-    embedder, blocks, tokens = (_part(config, key) for key in ("embedder", "block_decoder", "token_decoder"))
-    embedder_config = _part(embedder, "config")
+    embedder, blocks, tokens = (config.part(key) for key in ("embedder", "block_decoder", "token_decoder"))
+    embedder_config = embedder.part("config")
     lookup = _read_lookup(embedder, embedder_config)
     take = _read_take(tokens, length)
-    decoders = tuple(_filled(_part(part, "config"), lookup.vocab_size) for part in (blocks, tokens))
+    decoders = tuple(_filled(part.part("config"), lookup.vocab_size) for part in (blocks, tokens))
     _check_ids(embedder_config, decoders[1], take)
     for part in (blocks, tokens):
         part.must("cls", "a decoder other than GPT-NeoX", "gpt-neo-x")
@@ -108,14 +107,6 @@ def _ignored(name: str) -> bool:
     return name == "block_decoder.gpt_neox.embed_in.weight" or gpt_neox.is_mask(name)
 
 
-def _part(config: Config, key: str) -> Config:
-    """An object inside of a config; messages name the path to it."""
-    value = config.get(key)
-    if not isinstance(value, dict):
-        raise config.bad(key, "an object", value)
-    return Config(value, Path(f"{config.path}: {key}"))
-
-
 def _filled(config: Config, vocab_size: int) -> Config:
     """A decoder's config with what the authors' `util/config.py` and the Pythia config under it fill in."""
     width = config.count("hidden_size")
@@ -127,7 +118,7 @@ def _filled(config: Config, vocab_size: int) -> Config:
         "bos_token_id": 0,
         "eos_token_id": 0,
     }
-    return Config({**derived, **config.fields}, config.path)
+    return config.filled(derived)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,13 @@ CONFIG_FILES = ("config.json", "params.json")
 """Names that the families' own code writes; the first that exists counts. `params.json` is that of unilm."""
 LARGEST = 1e300
 """Numbers above it are no settings."""
+FEATURES = {
+    "quantization_config": "quantized weights",
+    "compression_config": "quantized weights",
+    "num_nextn_predict_layers": "layers that predict further tokens",
+    "adapter_config": "adapters",
+}
+"""What a field asks for that no family reads."""
 _REQUIRED = object()
 
 
@@ -99,6 +106,25 @@ class Config:
             raise self.bad(name, "true or false", value)
         return value
 
+    def skip(self, *names: str) -> None:
+        """These fields mean nothing here, whatever they say."""
+        self._read.update(names)
+
+    def filled(self, defaults: Mapping[str, object]) -> "Config":
+        """The config with what the family takes for fields that are absent."""
+        return Config({**defaults, **self.fields}, self.path)
+
+    def changed(self, fields: Mapping[str, object]) -> "Config":
+        """The config with other values."""
+        return Config({**self.fields, **fields}, self.path)
+
+    def part(self, name: str) -> "Config":
+        """An object inside of the config; messages name the path to it."""
+        value = self.get(name)
+        if not isinstance(value, dict):
+            raise self.bad(name, "an object", value)
+        return Config(value, Path(f"{self.path}: {name}"))
+
     def must(self, name: str, feature: str, *allowed: object) -> None:
         """Refuse `feature` if the field is there with a value other than these."""
         value = self.get(name)
@@ -119,7 +145,7 @@ class Config:
         known = self._read | set(harmless)
         for name, value in self.fields.items():
             if name not in known and value not in (None, False, 0, "", [], {}):
-                self.problems.append(Problem("a field unknown to the importer", name, value))
+                self.problems.append(Problem(FEATURES.get(name, "a field unknown to the importer"), name, value))
         if self.problems:
             raise ImportRefused(subject, tuple(self.problems))
 

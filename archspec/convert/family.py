@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from archspec.convert.config import Config
@@ -12,19 +13,41 @@ from archspec.spec.model import ModelSpec
 
 @dataclass(frozen=True)
 class Fused:
-    """One of `count` parameters that a checkpoint keeps in one tensor, head by head: its rows are (N, count, H)."""
+    """One of several parameters that a checkpoint keeps in one tensor.
+
+    Along `axis` the tensor is (num_groups, count, N) and the parameter `width` of the `count` from `idx` on: head by
+    head for `query_key_value` of GPT-NeoX, one behind another with one group. `transposed`: the tensor's last two axes
+    are swapped as well (`Conv1D` of GPT-2).
+    """
 
     idx: int
     count: int
-    num_heads: int
+    num_groups: int = 1
+    width: int = 1
+    axis: int = 0
+    transposed: bool = False
 
     def whole(self, shape: Shape) -> Shape:
         """The shape of the tensor that holds all of them, each of this shape."""
-        return (self.count * shape[0], *shape[1:])
+        sizes = list(shape)
+        sizes[self.axis] = sizes[self.axis] // self.width * self.count
+        if self.transposed:
+            sizes[-2:] = reversed(sizes[-2:])
+        return tuple(sizes)
 
     def part(self, tensor: Tensor) -> Tensor:
-        """This parameter's rows."""
-        return tensor.unflatten(0, (self.num_heads, self.count, -1))[:, self.idx].flatten(0, 1).clone()
+        """This parameter."""
+        turned = tensor.mT if self.transposed else tensor
+        grouped = turned.unflatten(self.axis, (self.num_groups, self.count, -1))
+        chosen = grouped.narrow(self.axis + 1, self.idx, self.width)
+        return chosen.flatten(self.axis, self.axis + 2).clone(memory_format=torch.contiguous_format)
+
+
+TRANSPOSED = Fused(0, 1, transposed=True)
+"""A matrix that is stored the other way round."""
+
+
+Names = Callable[[str], str | tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,12 +55,15 @@ class Blueprint:
     """A config that was understood: the spec, and where each of its parameters is in the checkpoint."""
 
     spec: ModelSpec
-    names: Callable[[str], str]
-    """Parameter name in `Plan.parameter_shapes` -> tensor name in the checkpoint."""
+    names: Names
+    """Parameter name in `Plan.parameter_shapes` -> tensor name in the checkpoint; of a parameter that is kept row by
+    row in several tensors, such as experts, all of their names."""
     fused: Callable[[str], Fused | None] = field(default=lambda name: None)
     """Parameter name -> which part of the tensor it is; None if it is all of it."""
     ignored: Callable[[str], bool] = field(default=lambda name: False)
-    """Tensors of the checkpoint that hold no weights, tables of angles say."""
+    """Tensors of the checkpoint that the model does not use: tables of angles, the parts for images."""
+    renamed: Callable[[str], str] = field(default=lambda tensor: tensor)
+    """Tensor name of a checkpoint in any of its layouts -> the name in the one that `names` gives."""
     prefixes: tuple[str, ...] = ()
     """What training code may put before every tensor name."""
     remarks: tuple[str, ...] = ()
@@ -61,6 +87,14 @@ class Family:
     """Config and model name -> blueprint. Errors: ImportRefused, CheckpointError."""
 
 
+def check_code(config: Config, architecture: str) -> None:
+    """Refuse code that a checkpoint brings along, unless it is an early form of what transformers has now."""
+    code = config.get("auto_map")
+    name = code.get("AutoModelForCausalLM") if isinstance(code, dict) else code
+    if code and not (isinstance(name, str) and name.endswith(f".{architecture}")):
+        config.refuse(f"code other than that of {architecture}", "auto_map", code)
+
+
 def transformers_family(name: str, model_type: str, architecture: str, read: Reader) -> Family:
     """A family that is told by `model_type`, or by `architectures` in a config without one."""
 
@@ -70,6 +104,7 @@ def transformers_family(name: str, model_type: str, architecture: str, read: Rea
 
     def checked(config: Config, model_name: str) -> Blueprint:
         config.must("architectures", f"a class other than {architecture}", [architecture])
+        check_code(config, architecture)
         return read(config, model_name)
 
     return Family(f"{name} (transformers)", f"model_type {model_type}", matches, checked)

@@ -49,11 +49,11 @@ def read_gpt_neox(config: Config, name: str) -> Blueprint:
     return Blueprint(spec, tensor_name, fused=lambda name: fused(name, heads.count), ignored=is_mask)
 
 
-def read_heads(config: Config, width: int) -> Heads:
+def read_heads(config: Config, width: int, field: str = "num_attention_heads") -> Heads:
     """Heads that divide the width."""
-    count = config.count("num_attention_heads")
+    count = config.count(field)
     if width % count:
-        raise config.bad("num_attention_heads", f"a divisor of hidden_size {width}", count)
+        raise config.bad(field, f"a divisor of hidden_size {width}", count)
     return Heads(count=count, head_dim=width // count)
 
 

@@ -1,8 +1,10 @@
 """Checkpoint folder -> spec and tensors -> `model.arch` and `model.safetensors`."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from archspec.convert.config import read_config
 from archspec.convert.detect import detect
 from archspec.convert.errors import CheckpointError
 from archspec.convert.family import Blueprint
-from archspec.convert.tensors import Entries, open_weights, read_floats
+from archspec.convert.tensors import Entries, Entry, open_weights, read_floats
 from archspec.driver import analyse_spec, plan
 from archspec.files import write_files
 from archspec.levels_plan import AnyPlan
@@ -24,6 +26,21 @@ from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 from archspec.spec.format import format_spec
 from archspec.spec.model import ModelSpec
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""What tokenizers of transformers are saved in."""
+GENERATION_FILE = "generation_config.json"
+COMPANIONS = (*TOKENIZER_FILES, GENERATION_FILE)
 SHOWN = 6
 """Tensors that a message lists."""
 _OUTPUT, _EMBEDDING = "lm_head.weight", "embed.weight"
@@ -37,6 +54,8 @@ class Imported:
     comment: str
     """What to write on top of the spec: where it comes from."""
     tensors: dict[str, Tensor]
+    companions: tuple[Path, ...] = ()
+    """Files of the checkpoint that are of use beside any form of its weights: its tokenizer, how to generate."""
 
     @property
     def text(self) -> str:
@@ -57,11 +76,12 @@ def import_checkpoint(source: str | Path) -> Imported:
     blueprint = family.read(config, name)
     tensors = _tensors(_plan(blueprint.spec, config.path), blueprint, open_weights(folder))
     comment = "\n".join([f"Imported from a checkpoint of {family.name}.", *blueprint.remarks])
-    return Imported(blueprint.spec, comment, tensors)
+    companions = tuple(path for name in COMPANIONS if (path := folder / name).is_file())
+    return Imported(blueprint.spec, comment, tensors, companions)
 
 
 def write_imported(imported: Imported, directory: str | Path) -> None:
-    """Write DIRECTORY/model.arch and DIRECTORY/model.safetensors, both or neither.
+    """Write DIRECTORY/model.arch and DIRECTORY/model.safetensors, and the tokenizer if there is one, all or nothing.
 
     Errors: CheckpointError if that would write into a checkpoint of another kind.
     """
@@ -71,6 +91,7 @@ def write_imported(imported: Imported, directory: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS_FILE: lambda path: save_file(imported.tensors, path, metadata={"format": "pt"}),
+        **{path.name: partial(shutil.copyfile, path) for path in imported.companions},
         ARCH_FILE: lambda path: path.write_text(imported.text, encoding="utf-8"),
     }
     write_files(folder, writers)
@@ -107,26 +128,30 @@ def _plan(spec: ModelSpec, config_path: Path) -> AnyPlan:
 
 
 def _tensors(plan: AnyPlan, blueprint: Blueprint, entries: Entries) -> dict[str, Tensor]:
-    """Every parameter of the plan. Errors: CheckpointError if names, shapes or dtypes disagree."""
-    entries = _stripped(entries, blueprint.prefixes)
-    shapes = (*plan.parameter_shapes(), *plan.buffer_shapes())
-    wanted = {name: (blueprint.names(name), _stored(blueprint, name, shape)) for name, shape in shapes}
-    present = {name for name in entries if not blueprint.ignored(name)}
+    """Every parameter and buffer of the plan. Errors: CheckpointError if names, shapes or dtypes disagree."""
+    entries = _renamed(_stripped(entries, blueprint.prefixes), blueprint)
+    shapes = dict((*plan.parameter_shapes(), *plan.buffer_shapes()))
+    wanted = dict(source for name, shape in shapes.items() for source in _sources(blueprint, name, shape))
+    present = set(entries)
     if plan.tied_embeddings:
         present -= _repeated_output(blueprint, entries)
     _check(wanted, present, entries)
-    return {name: _read(blueprint, name, entries) for name in wanted}
+    return {name: _read(blueprint, name, entries) for name in shapes}
 
 
-def _stored(blueprint: Blueprint, name: str, shape: Shape) -> Shape:
-    """The shape of the tensor that holds a parameter."""
-    fused = blueprint.fused(name)
-    return shape if fused is None else fused.whole(shape)
+def _sources(blueprint: Blueprint, name: str, shape: Shape) -> list[tuple[str, Shape]]:
+    """The tensors that hold a parameter, and what shape each has."""
+    sources, fused = blueprint.names(name), blueprint.fused(name)
+    if isinstance(sources, tuple):
+        return [(source, shape[1:]) for source in sources]
+    return [(sources, shape if fused is None else fused.whole(shape))]
 
 
 def _read(blueprint: Blueprint, name: str, entries: Entries) -> Tensor:
-    source, fused = blueprint.names(name), blueprint.fused(name)
-    tensor = read_floats(entries[source], source)
+    sources, fused = blueprint.names(name), blueprint.fused(name)
+    if isinstance(sources, tuple):
+        return torch.stack([read_floats(entries[source], source) for source in sources])
+    tensor = read_floats(entries[sources], sources)
     return tensor if fused is None else fused.part(tensor)
 
 
@@ -138,18 +163,29 @@ def _stripped(entries: Entries, prefixes: tuple[str, ...]) -> Entries:
     return entries
 
 
+def _renamed(entries: Entries, blueprint: Blueprint) -> Entries:
+    """Under the names of one layout, without what the model does not use. Errors: CheckpointError if two become one."""
+    renamed: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        if blueprint.ignored(name):
+            continue
+        if (known := blueprint.renamed(name)) in renamed:
+            raise CheckpointError(f"{name} is in the checkpoint twice, also as {known}")
+        renamed[known] = entry
+    return renamed
+
+
 def _repeated_output(blueprint: Blueprint, entries: Entries) -> set[str]:
     """The output matrix of a tied model, if it was saved as well. Errors: CheckpointError if it is another matrix."""
     output, embedding = blueprint.names(_OUTPUT), blueprint.names(_EMBEDDING)
-    if output not in entries or embedding not in entries:
+    if isinstance(output, tuple) or isinstance(embedding, tuple) or not {output, embedding} <= set(entries):
         return set()
     if not torch.equal(entries[output].read(), entries[embedding].read()):
         raise CheckpointError(f"the config ties the embeddings, but {output} differs from {embedding}")
     return {output}
 
 
-def _check(wanted: dict[str, tuple[str, Shape]], present: set[str], entries: Entries) -> None:
-    sources = dict(wanted.values())
+def _check(sources: dict[str, Shape], present: set[str], entries: Entries) -> None:
     missing = [source for source in sources if source not in entries]
     extra = sorted(present - set(sources))
     shapes = [

@@ -37,8 +37,31 @@ _GEMMA3N = (
     Need("Laurel (low-rank residual branches)", "laurel_rank"),
     Need("per-layer embeddings", "hidden_size_per_layer_input"),
     Need("sparse FFN activations", "activation_sparsity_pattern", _any_of),
-    Need("a norm on values", "model_type"),
 )
+_MLA = (Need("multi-head latent attention", "kv_lora_rank"),)
+_ALIBI = Need("ALiBi: biases by distance in place of positions", "model_type")
+_OTHERS = (
+    ("Gemma 3n", ("gemma3n_text", "gemma3n"), _GEMMA3N),
+    ("DeepSeek", ("deepseek_v2", "deepseek_v3"), _MLA),
+    ("BLOOM", ("bloom",), (_ALIBI,)),
+    ("MPT", ("mpt",), (_ALIBI,)),
+    (
+        "Llama 4",
+        ("llama4_text", "llama4"),
+        (
+            Need("attention in chunks of the context", "model_type"),
+            Need("queries scaled by the logarithm of their position", "attn_temperature_tuning"),
+        ),
+    ),
+    ("Phi-3.5-MoE", ("phimoe",), (Need("sparse-mixer routing", "model_type"),)),
+    ("Nemotron", ("nemotron",), (Need("factors of 1 + weight in layer norms", "model_type"),)),
+    (
+        "Hunyuan",
+        ("hunyuan_v1_dense", "hunyuan_v1_moe"),
+        (Need("norms of queries and keys behind the rotation", "model_type"),),
+    ),
+)
+"""Name, types, what each would need: docs/zoo.md says why the language lacks it."""
 
 
 def _family(name: str, key: str, needs: tuple[Need, ...], matches: Callable[[Fields], bool]) -> Family:
@@ -55,4 +78,4 @@ def _of_type(name: str, model_types: tuple[str, ...], needs: tuple[Need, ...]) -
     return _family(name, key, needs, lambda fields: fields.get("model_type") in model_types)
 
 
-FAMILIES = (_of_type("Gemma 3n", ("gemma3n_text", "gemma3n"), _GEMMA3N),)
+FAMILIES = tuple(_of_type(name, types, needs) for name, types, needs in _OTHERS)

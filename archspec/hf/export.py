@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import archspec
+from archspec.convert.importing import GENERATION_FILE, TOKENIZER_FILES
 from archspec.driver import parse_spec_text
 from archspec.files import replaced_folder
 from archspec.hf.configuration import ArchSpecConfig, holds_export
@@ -11,20 +12,6 @@ from archspec.hf.modeling import ArchSpecForCausalLM
 from archspec.hf.tokens import NUM_BYTES, byte_tokenizer
 from archspec.runtime.build import AnyModel
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""What tokenizers of transformers write."""
-GENERATION_FILE = "generation_config.json"
 BYTES = "bytes"
 
 

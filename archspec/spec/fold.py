@@ -4,6 +4,7 @@ Contract: lowering the folded form gives back every layer as it was described, i
 `cache` statement beside them inherits `heads`, `rope`, `norm`, `qk_norm` and `bias` from the header as usual.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,9 @@ class LayerDescription:
     source: CacheRef | None = None
 
 
+Groups = dict[tuple[Mixer, CacheRef | None, Settings], list[int]]
+
+
 @dataclass(frozen=True)
 class Folded:
     """Header defaults, and statements ordered by their first layer."""
@@ -48,17 +52,37 @@ class Folded:
 
 
 def fold_layers(layers: Sequence[LayerDescription]) -> Folded:
-    """Join equal layers, and move what all users of a setting agree on into the header."""
+    """Join equal layers; what all users of a setting agree on, or several statements would repeat, is in the header."""
     defaults = _common(layers)
-    groups: dict[tuple[Mixer, CacheRef | None, Settings], list[int]] = {}
-    for number, layer in enumerate(layers, start=1):
-        own = _without(layer.settings, defaults)
-        groups.setdefault((layer.mixer, layer.source, own), []).append(number)
+    defaults = defaults.model_copy(update=_repeated(_groups(layers, defaults)))
+    groups = _groups(layers, defaults)
     statements = [
         LayersStatement(ranges=tuple(folded_ranges(numbers)), mixer=mixer, source=source, settings=own)
         for (mixer, source, own), numbers in groups.items()
     ]
     return Folded(defaults, _with_rest(statements))
+
+
+def _groups(layers: Sequence[LayerDescription], defaults: Settings) -> Groups:
+    """The numbers of layers that are alike, by what is left to say of them."""
+    groups: Groups = {}
+    for number, layer in enumerate(layers, start=1):
+        own = _without(layer.settings, defaults)
+        groups.setdefault((layer.mixer, layer.source, own), []).append(number)
+    return groups
+
+
+def _repeated(groups: Groups) -> dict[str, object]:
+    """What more than one statement would say, of settings that no statement leaves out: the most frequent values."""
+    repeated = {}
+    for key in Settings.model_fields:
+        values = [getattr(own, key) for mixer, _, own in groups if mixer in _USERS.get(key, (mixer,))]
+        if len(values) < len(groups) or None in values or key == "norm":  # the header's is the final norm as well
+            continue
+        value, count = Counter(values).most_common(1)[0]
+        if count > 1:
+            repeated[key] = value
+    return repeated
 
 
 def _common(layers: Sequence[LayerDescription]) -> Settings:

@@ -247,7 +247,9 @@ def _attention_scale(scale: float) -> str:
     """As `rsqrt(n)` where that reads back as the same number."""
     count = round(scale**-2)
     return (
-        f"attention scale rsqrt({count})" if count and count**-0.5 == scale else f"attention scale {number_text(scale)}"
+        f"attention scale rsqrt({count})"
+        if count > 1 and count**-0.5 == scale
+        else f"attention scale {number_text(scale)}"
     )
 
 

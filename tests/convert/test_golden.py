@@ -185,8 +185,8 @@ SPECS = {
 """,
     "hf_gemma2": """\
 model hf_gemma2 {
-  layers 6, width 64, vocab 131, heads 4 x 16, kv heads 2 x 16, ffn geglu-tanh(144)
-  norm rms(1e-6, 1+w), rope 10000, sandwich norms, attention scale rsqrt(24), attention softcap 3
+  layers 6, width 64, vocab 131, heads 4 x 16, kv heads 2, ffn geglu-tanh(144), norm rms(1e-6, 1+w)
+  rope 10000, sandwich norms, attention scale rsqrt(24), attention softcap 3
   embed scale sqrt(width), final softcap 5, tied embeddings
 
   layers 1-5 step 2 attend, window 8
@@ -201,12 +201,12 @@ model hf_gpt_neox {
 """,
     "hf_mistral": """\
 model hf_mistral {
-  layers 4, width 64, vocab 131, heads 4 x 16, kv heads 2 x 16, window 8, ffn swiglu(144)
-  norm rms(1e-6), rope 10000
+  layers 4, width 64, vocab 131, heads 4 x 16, kv heads 2, window 8, ffn swiglu(144), norm rms(1e-6)
+  rope 10000
 
   layers 1-4 attend
 """,
-    "hf_qwen3": "\n  qk-norm, rope 1000000\n",
+    "hf_qwen3": ", norm rms(1e-6), qk-norm\n  rope 1000000\n",
     "lckv_sandwich_mid": """\
   layers 1, 5, 8 attend
   layers 2-4, 6-7 cross-attend to cache@5

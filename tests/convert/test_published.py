@@ -1,5 +1,6 @@
 """Configs as their authors publish them mean the models of the shipped specs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ TINYLLAMA_LCKV: dict[str, Any] = {
     "use_cache": True,
     "vocab_size": 32000,
 }
+HUB = json.loads((Path(__file__).parents[1] / "data" / "hub_configs.json").read_text())
+"""As huggingface.co has them; gemma_3_4b states the vocabulary of the shipped spec, which has no rows for images."""
 PUBLISHED: dict[str, dict[str, Any]] = {
+    **HUB,
     "lckv/tinyllama_lckv_w2": TINYLLAMA_LCKV,
     "lckv/tinyllama_lckv_w10": {
         **TINYLLAMA_LCKV,

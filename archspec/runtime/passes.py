@@ -4,12 +4,13 @@ Legend: B batch, S query tokens, T keys in a view, D hidden, V vocab.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from archspec.plan import CacheSlot, IterationGroup, Step
 from archspec.runtime import units
@@ -49,8 +50,22 @@ class Pass:
         return self.env.positions.shape[0]
 
     def call(self, unit: Callable[..., Any], kind: object, *args: Any) -> Any:
-        """The unit, which is another one for single rows, and where rows are padded."""
-        return self.network.call(unit, (kind, self.num_tokens == 1, self.env.pad_lens is None), *args)
+        """The unit, which is another one for single rows, and where rows are padded.
+
+        With checkpointing it runs once more in the backward pass.
+        """
+        network, kind = self.network, (kind, self.num_tokens == 1, self.env.pad_lens is None)
+        if not (network.gradient_checkpointing and torch.is_grad_enabled()):
+            return network.call(unit, kind, *args)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), network.call.settings()
+
+        # No unit draws random numbers, whose state would have to be kept; and those that write into a cache, which must
+        # not do so twice, run without gradient.
+        return checkpoint(
+            network.call, unit, kind, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        )
 
     def steps(self, steps: tuple[Step, ...], x: Tensor) -> Tensor:
         """`x` after all steps between the ends of the stack."""
@@ -168,8 +183,11 @@ class Pass:
                 return self.call(units.retain_in_place, kind, block, x_BSD, self.env, state)
             return self.call(units.retain, kind, block, x_BSD, self.env, state)[0]
         view = None if block.mixer is None else self.view(block.mixer)
-        # Of a slot, of a chunk, in order or not: what a compiled function may not be asked to serve alike.
-        seen = None if view is None else (*view[3:], view.keys.stride(2), view.values.stride(2))
+        # Of a slot, of a chunk, in order or not, of a pass without gradient: what a compiled function may not be asked
+        # to serve alike.
+        seen: tuple[object, ...] | None = None
+        if view is not None:
+            seen = *view[3:], view.keys.stride(2), view.values.stride(2), view.keys.requires_grad
         return self.call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
 
     def last(self) -> "Pass":

@@ -127,6 +127,13 @@ class Network(nn.Module):
         x_BSD, run = self.begin(inputs, cache, pad_lens_B)
         return self.end(run.steps(self._bodies["decode"], x_BSD))
 
+    def _chosen(self, logits_B1V: Tensor, chooser: Chooser) -> Tensor:
+        """Tokens by the logits of a replayed graph: what is drawn for them cannot be a part of it."""
+        batch, _, vocab_size = logits_B1V.shape
+        draw = chooser.draw((batch, vocab_size), logits_B1V.dtype, logits_B1V.device)
+        ids_B: Tensor = self.call(choose, chooser.kind, logits_B1V[:, 0], draw)
+        return ids_B
+
     def prepare(self, cache: Cache) -> None:
         """Say about a new cache what the steps of this network will make of it."""
         self.call.mark_slots(cache)

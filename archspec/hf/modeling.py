@@ -22,7 +22,7 @@ from archspec.hf.configuration import ArchSpecConfig
 from archspec.hf.padding import check_continued, predicted_labels, without_right_padding
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.runtime.build import AnyModel, build_empty, fresh_values
-from archspec.runtime.model import IGNORED
+from archspec.runtime.loss import IGNORED
 from archspec.spec.format import format_spec
 
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)

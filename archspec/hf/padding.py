@@ -11,7 +11,7 @@ from torch import Tensor
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.runtime.cache_rows import AnyCache
 from archspec.runtime.level_cache import LevelsCache
-from archspec.runtime.model import IGNORED
+from archspec.runtime.loss import IGNORED
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.runtime.sampling import check_sampling, sample
+from archspec.runtime.network import Network
+from archspec.runtime.sampling import Chooser
 from archspec.runtime.weights import save_model
 
 
@@ -45,11 +46,32 @@ class Decoder(nn.Module):
     def new_cache(self, batch: int, context: int) -> Any:
         raise NotImplementedError
 
-    def prefill(self, input_ids: Tensor, cache: Any, attention_mask: Tensor | None = None) -> Tensor:
+    def prefill(
+        self,
+        input_ids: Tensor,
+        cache: Any,
+        attention_mask: Tensor | None = None,
+        *,
+        chooser: Chooser | None = None,
+    ) -> Tensor:
         raise NotImplementedError
 
-    def decode(self, token_ids: Tensor, cache: Any) -> Tensor:
+    def decode(self, token_ids: Tensor, cache: Any, *, chooser: Chooser | None = None) -> Tensor:
         raise NotImplementedError
+
+    def gradient_checkpointing_enable(self) -> None:
+        """From now on the backward pass runs every layer again, instead of keeping what it computed: about a third more
+        work, for memory of one layer's activations and of what layers hand on."""
+        self._checkpoint(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations for the backward pass."""
+        self._checkpoint(False)
+
+    def _checkpoint(self, enabled: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, Network):
+                module.gradient_checkpointing = enabled
 
     @torch.no_grad()
     def generate(
@@ -66,9 +88,11 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Continue prompts: (B, T) -> (B, T + max_new_tokens), the prompt included.
 
-        A row that has ended is filled with `eos_token_id`. Without a `seed`, sampling uses the global generator.
+        A row that has ended is filled with `eos_token_id`, and once all have, no more is computed: so the host looks at
+        every token, while otherwise nothing waits for the device. Without a `seed`, sampling uses the global generator.
         """
-        check_sampling(temperature, top_k, top_p)
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        chooser = Chooser(temperature, top_k, top_p, generator)
         self._check_ids(input_ids, ("B", "T"))
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens must not be negative, but is {max_new_tokens}")
@@ -77,19 +101,17 @@ class Decoder(nn.Module):
         tokens = F.pad(input_ids, (0, max_new_tokens), value=fill)
         if max_new_tokens == 0:
             return tokens
-        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         ended_B = torch.zeros(batch, dtype=torch.bool, device=self.device)
         cache = self.new_cache(batch, num_tokens + max_new_tokens)
-        logits_BV = self.prefill(input_ids, cache, attention_mask)
+        next_B = self.prefill(input_ids, cache, attention_mask, chooser=chooser)
         for position in range(num_tokens, num_tokens + max_new_tokens):
-            next_B = sample(logits_BV, temperature, top_k, top_p, generator)
             if eos_token_id is not None:
                 next_B = next_B.masked_fill(ended_B, eos_token_id)
                 ended_B |= next_B == eos_token_id
             tokens[:, position] = next_B
             if position + 1 == tokens.shape[1] or (eos_token_id is not None and bool(ended_B.all())):
                 break
-            logits_BV = self.decode(next_B, cache)
+            next_B = self.decode(next_B, cache, chooser=chooser)
         return tokens
 
     def save(self, directory: str | Path) -> None:

@@ -93,14 +93,19 @@ def forward_pass(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_le
     The context of block k is the output of block k - 1; the last block is not run through the block level.
     """
     with tokens.call.settings():
-        ids_BKL = tokens.call.marked(ids_BKL)
-        vectors_BKD = blocks.call(block_vectors, "", blocks, ids_BKL[:, :-1])
-        context_BKD = blocks.run("forward", vectors_BKD, None, pad_lens_B)
-        inputs = tokens.call(all_token_vectors, "", tokens, context_BKD, ids_BKL)
-        x, run = tokens.begin(inputs, None, None)
-        hidden = run.steps(tokens.plan.forward_steps()[1:-1], x)
-        logits = tokens.end(hidden[:, -ids_BKL.shape[2] :])
+        logits = tokens.end(last_hidden(blocks, tokens, ids_BKL, pad_lens_B))
         return logits.unflatten(0, (-1, ids_BKL.shape[1] - 1))
+
+
+def last_hidden(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_lens_B: Tensor | None) -> Tensor:
+    """The same before norm and output matrix, (B * (K - 1), L, D). To be called within `Caller.settings`."""
+    ids_BKL = tokens.call.marked(ids_BKL)
+    vectors_BKD = blocks.call(block_vectors, "", blocks, ids_BKL[:, :-1])
+    context_BKD = blocks.run("forward", vectors_BKD, None, pad_lens_B)
+    inputs = tokens.call(all_token_vectors, "", tokens, context_BKD, ids_BKL)
+    x, run = tokens.begin(inputs, None, None)
+    hidden = run.steps(tokens.plan.forward_steps()[1:-1], x)
+    return hidden[:, -ids_BKL.shape[2] :]
 
 
 def _block_inputs(tokens: TokenStack, expanded_BCD: Tensor, ids_BS: Tensor) -> Tensor:

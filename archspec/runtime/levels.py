@@ -7,6 +7,8 @@ Legend: B batch, T tokens, K blocks, L tokens of a block, C vectors of a context
 Source: Block Transformer, arXiv 2406.02657.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,12 +24,24 @@ from archspec.runtime.level_stacks import (
     begin_blocks,
     block_vectors,
     forward_pass,
+    last_hidden,
     pad_blocks,
     padded,
     token_vectors,
 )
+from archspec.runtime.loss import IGNORED, mean_loss
 from archspec.runtime.network import Phase
 from archspec.runtime.padding import pad_lens, refuse_padded_sinks
+from archspec.runtime.sampling import Chooser, choose
+
+
+class Mode(NamedTuple):
+    """How tokens are taken up."""
+
+    phase: Phase = "prefill"
+    one_by_one: bool = False
+    chooser: Chooser | None = None
+    """Tokens (B,) instead of logits come out."""
 
 
 class LevelsModel(Decoder):
@@ -78,9 +92,9 @@ class LevelsModel(Decoder):
         return rows_BTV if unknown_BT is None else rows_BTV.masked_fill(unknown_BT[..., None], 0)
 
     def loss(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Mean cross entropy of all tokens but those of each row's first block, in float32 or wider; differentiable.
+        """Mean cross entropy of all tokens but those of each row's first block, in float32 or wider.
 
-        The last token ends a block.
+        The last token ends a block. Differentiable, once. The logits of all positions are never held at once.
         """
         self._check_ids(input_ids, ("B", "T"))
         num_tokens, length = input_ids.shape[1], self.plan.block_length
@@ -90,15 +104,16 @@ class LevelsModel(Decoder):
         if padding + num_tokens == length:
             raise ValueError(f"a loss needs more than {length} tokens: the first block is not predicted")
         ids_BS = padded(ids_BT, padding, self.plan.pad_token)
-        logits_BNV = self._all_blocks(ids_BS, blocks_B).flatten(1, 2)
+        targets_BN = ids_BS[:, length:]
         unknown_BT = self._not_predicted(pads_B, padding, num_tokens)
-        wide = torch.promote_types(logits_BNV.dtype, torch.float32)
-        if unknown_BT is None:
-            return F.cross_entropy(logits_BNV.flatten(0, 1).to(wide), ids_BS[:, length:].flatten())
-        known_BN = ~unknown_BT[:, length - 1 - padding : -1]
-        if not bool(known_BN.any()):
-            raise ValueError(f"a loss needs a row with more than {length} tokens: the first block is not predicted")
-        return F.cross_entropy(logits_BNV[known_BN].to(wide), ids_BS[:, length:][known_BN])
+        if unknown_BT is not None:
+            unknown_BN = unknown_BT[:, length - 1 - padding : -1]
+            if bool(unknown_BN.all()):
+                raise ValueError(f"a loss needs a row with more than {length} tokens: the first block is not predicted")
+            targets_BN = targets_BN.masked_fill(unknown_BN, IGNORED)
+        with self.tokens.call.settings():
+            x_BLD = last_hidden(self.blocks, self.tokens, ids_BS.unflatten(1, (-1, length)), blocks_B)
+            return mean_loss(self.tokens, x_BLD, targets_BN)
 
     def new_cache(self, batch: int, context: int) -> LevelsCache:
         """An empty cache for `batch` sequences of up to `context` tokens, all of it allocated now."""
@@ -117,9 +132,11 @@ class LevelsModel(Decoder):
         prompt_len: int | None = None,
         early_exit: bool = True,
         exact: bool = False,
+        chooser: Chooser | None = None,
     ) -> Tensor:
         """Logits (B, V) of the last position; call again with the next chunk of a long prompt.
 
+        With a `chooser`, the tokens (B,) that it chooses by these logits instead.
         The first chunk settles where blocks begin: it ends one, unless `prompt_len` gives the length of the whole
         prompt, which then does. Only the first chunk may begin with padding. Effects: fills `cache`.
         """
@@ -132,73 +149,85 @@ class LevelsModel(Decoder):
         elif attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError("only the first chunk of a prompt may hold padding, and this cache holds tokens")
         phase: Phase = "prefill" if early_exit else "prefill in full"
-        return self._append(input_ids, cache, phase, exact and self._iterates)
+        return self._append(input_ids, cache, Mode(phase, exact and self._iterates, chooser))
 
     @torch.no_grad()
-    def decode(self, token_ids: Tensor, cache: LevelsCache) -> Tensor:
-        """Logits (B, V) after one more token a sequence. Shapes: token_ids (B,). Effects: fills `cache`."""
+    def decode(self, token_ids: Tensor, cache: LevelsCache, *, chooser: Chooser | None = None) -> Tensor:
+        """Logits (B, V) after one more token a sequence, or the tokens (B,) that a `chooser` takes by them.
+
+        Shapes: token_ids (B,). Effects: fills `cache`.
+        """
         self._check_ids(token_ids, ("B",))
         self._check_cache(cache, token_ids.shape[0], 1)
         if cache.num_cached_tokens == 0 and cache.padding is None:
             cache.begin(self.plan.padding(1), None)
-        return self._append(token_ids[:, None], cache, "prefill", False)
+        return self._append(token_ids[:, None], cache, Mode(chooser=chooser))
 
-    def _append(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+    def _append(self, ids_BS: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
         """Take up tokens: whole blocks pass the block level, what is left passes the token level."""
         with self.tokens.call.settings():
-            return self._take_up(ids_BS, cache, phase, one_by_one)
+            return self._take_up(ids_BS, cache, mode)
 
-    def _take_up(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+    def _take_up(self, ids_BS: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
         length, num_open = self.plan.block_length, cache.num_open
         num_complete, num_left = divmod(num_open + ids_BS.shape[1], length)
         cache.num_cached_tokens += ids_BS.shape[1]
-        logits_BV: Tensor | None = None
+        out: Tensor | None = None
         if num_complete:
             whole_BN = torch.cat((cache.open_ids[:, :num_open], ids_BS), dim=1)[:, : num_complete * length]
-            context_BD = self._run_blocks(whole_BN.unflatten(1, (-1, length)), cache, phase, one_by_one)
-            logits_BV = self._run_start(context_BD, cache, phase, one_by_one)
+            context_BD = self._run_blocks(whole_BN.unflatten(1, (-1, length)), cache, mode)
+            out = self._run_start(context_BD, cache, mode._replace(chooser=None) if num_left else mode)
             ids_BS, num_open = ids_BS[:, ids_BS.shape[1] - num_left :], 0
         if ids_BS.shape[1]:
             cache.keep_open(ids_BS, num_open)
             if cache.started:
-                logits_BV = self._run_tokens(ids_BS, cache, phase, one_by_one)
-        if logits_BV is None:  # inside the first block, which is not predicted
-            return self.tokens.expansion.weight.new_zeros((cache.batch, self.plan.vocab_size))
-        return logits_BV
+                out = self._run_tokens(ids_BS, cache, mode)
+        return self._unpredicted(cache, mode.chooser) if out is None else out
 
-    def _run_blocks(self, ids_BKL: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
+    def _unpredicted(self, cache: LevelsCache, chooser: Chooser | None) -> Tensor:
+        """Logits inside the first block, or a choice by them."""
+        logits_BV = self.tokens.expansion.weight.new_zeros((cache.batch, self.plan.vocab_size))
+        if chooser is None:
+            return logits_BV
+        return choose(logits_BV, chooser.draw((cache.batch, self.plan.vocab_size), self.dtype, self.device))
+
+    def _run_blocks(self, ids_BKL: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
         """The context that the last of these blocks emits."""
-        if one_by_one and ids_BKL.shape[1] > 1:
-            return [self._run_blocks(ids, cache, phase, False) for ids in ids_BKL.split(1, dim=1)][-1]
+        if mode.one_by_one and ids_BKL.shape[1] > 1:
+            return [self._run_blocks(ids, cache, Mode()) for ids in ids_BKL.split(1, dim=1)][-1]
         stack, num_blocks = self.blocks, ids_BKL.shape[1]
         vectors_BKD = stack.call(block_vectors, "", stack, stack.call.marked(ids_BKL))
-        phase = phase if num_blocks > 1 else "decode"
+        phase = mode.phase if num_blocks > 1 else "decode"
         context_BD = stack.run(phase, vectors_BKD, cache.blocks, cache.blocks.pad_lens_B)[:, -1]
         cache.blocks.advance(num_blocks)
         return context_BD
 
-    def _run_start(self, context_BD: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
-        """Begin a block with its context; the logits of its first token."""
+    def _run_start(self, context_BD: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
+        """Begin a block with its context; the logits of its first token, or a choice by them."""
         cache.begin_block()
         stack = self.tokens
         first_BSD, expanded_BCD = stack.call(begin_blocks, "", stack, context_BD)
-        parts = first_BSD.split(1 if one_by_one else first_BSD.shape[1], dim=1)
+        parts = first_BSD.split(1 if mode.one_by_one else first_BSD.shape[1], dim=1)
         for part in parts:
-            logits_BSV = stack.run(phase if part.shape[1] > 1 else "decode", part, cache.tokens)
+            phase = mode.phase if part.shape[1] > 1 else "decode"
+            out = stack.run(phase, part, cache.tokens, chooser=mode.chooser if part is parts[-1] else None)
             cache.tokens.advance(part.shape[1])
         cache.expanded = expanded_BCD if self.plan.take == "summation" else None
-        return logits_BSV[:, -1]
+        return out[:, -1] if mode.chooser is None else out
 
-    def _run_tokens(self, ids_BS: Tensor, cache: LevelsCache, phase: Phase, one_by_one: bool) -> Tensor:
-        """The logits after these tokens of the open block."""
-        if one_by_one and ids_BS.shape[1] > 1:
-            return [self._run_tokens(ids, cache, phase, False) for ids in ids_BS.split(1, dim=1)][-1]
+    def _run_tokens(self, ids_BS: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
+        """The logits after these tokens of the open block, or a choice by them."""
+        if mode.one_by_one and ids_BS.shape[1] > 1:
+            for ids in ids_BS[:, :-1].split(1, dim=1):
+                self._run_tokens(ids, cache, Mode())
+            ids_BS = ids_BS[:, -1:]
         stack, num_tokens = self.tokens, ids_BS.shape[1]
         inputs = (stack, stack.call.marked(ids_BS), cache.expanded, cache.tokens.input_pos)
         x_BSD = stack.call(token_vectors, "", *inputs)
-        logits_BV = stack.run(phase if num_tokens > 1 else "decode", x_BSD, cache.tokens)[:, -1]
+        phase = mode.phase if num_tokens > 1 else "decode"
+        out = stack.run(phase, x_BSD, cache.tokens, chooser=mode.chooser)
         cache.tokens.advance(num_tokens)
-        return logits_BV
+        return out[:, -1] if mode.chooser is None else out
 
     def _all_blocks(self, ids_BS: Tensor, blocks_B: Tensor | None) -> Tensor:
         """`forward_pass` over ids of whole blocks."""
@@ -208,7 +237,7 @@ class LevelsModel(Decoder):
     def _forward_by_token(self, ids_BT: Tensor, padding: int, blocks_B: Tensor | None) -> Tensor:
         cache = self.new_cache(*ids_BT.shape)
         cache.begin(padding, blocks_B)
-        return torch.stack([self._append(ids, cache, "prefill", True) for ids in ids_BT.split(1, dim=1)], dim=1)
+        return torch.stack([self._append(ids, cache, Mode(one_by_one=True)) for ids in ids_BT.split(1, dim=1)], dim=1)
 
     @property
     def _iterates(self) -> bool:

@@ -4,7 +4,6 @@ Legend: B batch, T tokens, V vocab.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.plan import Plan
@@ -13,11 +12,10 @@ from archspec.runtime.cache import Cache
 from archspec.runtime.compiling import Caller
 from archspec.runtime.converging import Convergence, SettlingPass
 from archspec.runtime.decoder import Decoder
-from archspec.runtime.network import Network
+from archspec.runtime.loss import IGNORED, mean_loss
+from archspec.runtime.network import Network, Phase
 from archspec.runtime.padding import pad_lens, refuse_padded_sinks
-
-IGNORED = -100
-"""Target of a prediction that does not count."""
+from archspec.runtime.sampling import Chooser
 
 
 class Model(Network, Decoder):
@@ -89,9 +87,11 @@ class Model(Network, Decoder):
         *,
         early_exit: bool = True,
         exact: bool = False,
+        chooser: Chooser | None = None,
     ) -> Tensor:
         """Logits (B, V) of the last position; call again with the next chunk of a long prompt.
 
+        With a `chooser`, the tokens (B,) that it chooses by these logits instead.
         `early_exit=False` runs every layer for every position, to the same result; `exact` as for `forward`.
         Only the first chunk may begin with padding. Effects: fills `cache`.
         """
@@ -105,35 +105,44 @@ class Model(Network, Decoder):
         if pads_B is not None:
             cache.pad_lens_B = pads_B
         if num_tokens == 1 or (exact and self.plan.groups):
-            return [self.decode(ids_B, cache) for ids_B in input_ids.unbind(1)][-1]
-        logits_B1V = self.run("prefill" if early_exit else "prefill in full", input_ids, cache, cache.pad_lens_B)
+            for ids_B in input_ids[:, :-1].unbind(1):
+                self.decode(ids_B, cache)
+            return self.decode(input_ids[:, -1], cache, chooser=chooser)
+        phase: Phase = "prefill" if early_exit else "prefill in full"
+        out = self.run(phase, input_ids, cache, cache.pad_lens_B, chooser)
         cache.advance(num_tokens)
-        return logits_B1V[:, 0]
+        return out[:, 0] if chooser is None else out
 
     @torch.no_grad()
-    def decode(self, token_ids: Tensor, cache: Cache) -> Tensor:
-        """Logits (B, V) after one more token a sequence. Shapes: token_ids (B,). Effects: fills `cache`."""
+    def decode(self, token_ids: Tensor, cache: Cache, *, chooser: Chooser | None = None) -> Tensor:
+        """Logits (B, V) after one more token a sequence, or the tokens (B,) that a `chooser` takes by them.
+
+        Shapes: token_ids (B,). Effects: fills `cache`.
+        """
         self._check_ids(token_ids, ("B",))
         self._check_cache(cache, token_ids.shape[0], 1)
         self.plan.check_context(cache.num_cached_tokens + 1)
-        logits_B1V = self.run("decode", token_ids[:, None], cache, cache.pad_lens_B)
+        out = self.run("decode", token_ids[:, None], cache, cache.pad_lens_B, chooser)
         cache.advance(1)
-        return logits_B1V[:, 0]
+        return out[:, 0] if chooser is None else out
 
     def loss(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Mean cross entropy of the next token, in float32 or wider; differentiable. Padding neither predicts nor is
-        predicted."""
+        """Mean cross entropy of the next token, in float32 or wider.
+
+        Padding neither predicts nor is predicted. Differentiable, once.
+        The logits of all positions are never held at once.
+        """
         self._check_ids(input_ids, ("B", "T"))
         if input_ids.shape[1] < 2:
             raise ValueError("a loss needs at least 2 tokens: every token but the first is predicted")
         self.plan.check_context(input_ids.shape[1] - 1)
         pads_B = self._pad_lens(attention_mask, input_ids)
-        logits_BTV = self.run("forward", input_ids[:, :-1], None, pads_B)
         targets_BT = input_ids[:, 1:]
         if pads_B is not None:
             targets_BT = self._predicted(targets_BT, pads_B)
-        wide = torch.promote_types(logits_BTV.dtype, torch.float32)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).to(wide), targets_BT.flatten(), ignore_index=IGNORED)
+        with self.call.settings():
+            x_BTD, run = self.begin(input_ids[:, :-1], None, pads_B)
+            return mean_loss(self, run.steps(self.plan.forward_steps()[1:-1], x_BTD), targets_BT)
 
     @staticmethod
     def _predicted(targets_BT: Tensor, pads_B: Tensor) -> Tensor:

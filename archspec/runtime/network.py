@@ -21,6 +21,7 @@ from archspec.runtime.linear import Linear, linear
 from archspec.runtime.passes import Pass
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Table, rope_table
+from archspec.runtime.sampling import Chooser, Draw, choose
 from archspec.runtime.units import Env
 
 __all__ = ["Network", "Phase"]
@@ -35,6 +36,8 @@ class Network(nn.Module):
     """Single rows go through kernels of their own: see `Linear`."""
     graphs: DecodeGraphs | None = None
     """Decode steps are captured and replayed: on CUDA, if compiled."""
+    gradient_checkpointing = False
+    """Units are run again in the backward pass, instead of keeping what they computed."""
 
     def __init__(self, plan: Plan, attend: Backend, call: Caller) -> None:
         super().__init__()
@@ -91,25 +94,45 @@ class Network(nn.Module):
             raise ValueError("the plan ties the output matrix to an embedding that it does not have")
         return matrix.weight  # type: ignore[return-value]
 
-    def run(self, phase: Phase, inputs: Tensor, cache: Cache | None = None, pad_lens_B: Tensor | None = None) -> Tensor:
+    def output_bias(self) -> Tensor | None:
+        """The bias (V,) of the logits."""
+        return None if self.lm_head is None else self.lm_head.bias
+
+    def run(
+        self,
+        phase: Phase,
+        inputs: Tensor,
+        cache: Cache | None = None,
+        pad_lens_B: Tensor | None = None,
+        chooser: Chooser | None = None,
+    ) -> Tensor:
         """Execute the steps of `phase` for the next tokens of `cache`, or for positions from 0 without one.
 
         Row b's positions before `pad_lens_B[b]` are padding: nothing else depends on them.
 
         Shapes: inputs (B, S) token ids or (B, S, D) vectors, as the plan says; pad_lens_B int64 (B,).
-        Returns logits (B, S, V) or vectors (B, S, D); (B, 1, ...) after a `last` step.
+        Returns logits (B, S, V) or vectors (B, S, D); (B, 1, ...) after a `last` step. With a `chooser`, token ids (B,)
+        chosen by the last logits.
         Effects: writes slots and states of `cache`, if there is one; it still has to `advance`.
         """
         with self.call.settings():
             if phase == "decode" and cache is not None and self.graphs is not None:
-                return self.graphs.run(lambda *given: self._decode(cache, *given), inputs, cache, pad_lens_B)
+                logits_B1V = self.graphs.run(lambda *given: self._decode(cache, *given), inputs, cache, pad_lens_B)
+                return logits_B1V if chooser is None else self._chosen(logits_B1V, chooser)
             x_BSD, run = self.begin(inputs, cache, pad_lens_B)
-            return self.end(run.steps(self._bodies[phase], x_BSD))
+            return self.end(run.steps(self._bodies[phase], x_BSD), chooser)
 
     def _decode(self, cache: Cache, inputs: Tensor, pad_lens_B: Tensor | None) -> Tensor:
         """What a CUDA graph holds."""
         x_BSD, run = self.begin(inputs, cache, pad_lens_B)
         return self.end(run.steps(self._bodies["decode"], x_BSD))
+
+    def _chosen(self, logits_B1V: Tensor, chooser: Chooser) -> Tensor:
+        """Tokens by the logits of a replayed graph: what is drawn for them cannot be a part of it."""
+        batch, _, vocab_size = logits_B1V.shape
+        draw = chooser.draw((batch, vocab_size), logits_B1V.dtype, logits_B1V.device)
+        ids_B: Tensor = self.call(choose, chooser.kind, logits_B1V[:, 0], draw)
+        return ids_B
 
     def prepare(self, cache: Cache) -> None:
         """Say about a new cache what the steps of this network will make of it."""
@@ -127,16 +150,20 @@ class Network(nn.Module):
         """What enters the first layer, and a pass over the steps that follow."""
         start = torch.zeros(1, dtype=torch.int64, device=inputs.device) if cache is None else cache.input_pos
         inputs = self.call.marked(inputs)
-        x_BSD, positions_S, tables = self.call(
-            enter, (inputs.shape[1] == 1, pad_lens_B is None), self, inputs, start, pad_lens_B
-        )
+        kind = (type(self), inputs.shape[1] == 1, pad_lens_B is None)
+        x_BSD, positions_S, tables = self.call(enter, kind, self, inputs, start, pad_lens_B)
         env = Env(positions_S, dict(zip(self._rotations, tables, strict=True)), pad_lens_B)
         return x_BSD, Pass(self, 0 if cache is None else cache.num_cached_tokens, cache, env)
 
-    def end(self, x_BSD: Tensor) -> Tensor:
-        """Logits, or vectors, from what left the last layer."""
-        out: Tensor = self.call(leave, x_BSD.shape[1] == 1, self, x_BSD)
-        return out
+    def end(self, x_BSD: Tensor, chooser: Chooser | None = None) -> Tensor:
+        """Logits, or vectors, from what left the last layer; or tokens."""
+        kind = (type(self), x_BSD.shape[1] == 1)
+        if chooser is None:
+            out: Tensor = self.call(leave, kind, self, x_BSD)
+            return out
+        draw = chooser.draw((x_BSD.shape[0], self.plan.vocab_size), x_BSD.dtype, x_BSD.device)
+        ids_B: Tensor = self.call(leave_with_token, (chooser.kind, kind), self, x_BSD, draw)
+        return ids_B
 
     def rope_tables(self, positions_S: Tensor) -> list[Table]:
         """Of every rotation in use."""
@@ -160,14 +187,22 @@ def enter(
 
 def leave(network: Network, x_BSD: Tensor) -> Tensor:
     """Logits, or vectors, from what left the last layer."""
-    plan = network.plan
     h_BSD: Tensor = network.norm(x_BSD)
     matrix = network.output_matrix()
     if matrix is None:
         return h_BSD
-    bias = None if network.lm_head is None else network.lm_head.bias
-    logits_BSV = linear(h_BSD, matrix, bias, network.row_kernels)
-    return cap(logits_BSV if plan.logit_scale == 1 else logits_BSV * plan.logit_scale, plan.final_softcap)
+    return logits_of(network.plan, h_BSD, matrix, network.output_bias(), network.row_kernels)
+
+
+def leave_with_token(network: Network, x_BSD: Tensor, draw: Draw | None) -> Tensor:
+    """Token ids (B,) chosen by the logits of the last position."""
+    return choose(leave(network, x_BSD)[:, -1], draw)
+
+
+def logits_of(plan: Plan, h: Tensor, matrix_VD: Tensor, bias_V: Tensor | None, row_kernels: bool = False) -> Tensor:
+    """Logits (..., V) of normed hidden states (..., D)."""
+    logits = linear(h, matrix_VD, bias_V, row_kernels)
+    return cap(logits if plan.logit_scale == 1 else logits * plan.logit_scale, plan.final_softcap)
 
 
 def layer_kind(layer: LayerPlan, slots: tuple[CacheSlot, ...]) -> str:

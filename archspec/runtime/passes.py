@@ -4,12 +4,13 @@ Legend: B batch, S query tokens, T keys in a view, D hidden, V vocab.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from archspec.plan import CacheSlot, IterationGroup, Step
 from archspec.runtime import units
@@ -49,8 +50,22 @@ class Pass:
         return self.env.positions.shape[0]
 
     def call(self, unit: Callable[..., Any], kind: object, *args: Any) -> Any:
-        """The unit, which is another one for single rows, and where rows are padded."""
-        return self.network.call(unit, (kind, self.num_tokens == 1, self.env.pad_lens is None), *args)
+        """The unit, which is another one for single rows, and where rows are padded.
+
+        With checkpointing it runs once more in the backward pass.
+        """
+        network, kind = self.network, (kind, self.num_tokens == 1, self.env.pad_lens is None)
+        if not (network.gradient_checkpointing and torch.is_grad_enabled()):
+            return network.call(unit, kind, *args)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), network.call.settings()
+
+        # No unit draws random numbers, whose state would have to be kept; and those that write into a cache, which must
+        # not do so twice, run without gradient.
+        return checkpoint(
+            network.call, unit, kind, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        )
 
     def steps(self, steps: tuple[Step, ...], x: Tensor) -> Tensor:
         """`x` after all steps between the ends of the stack."""

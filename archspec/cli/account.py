@@ -23,9 +23,8 @@ def print_account(model: "AnyModel", as_json: bool, training: bool) -> None:
         return
     print_table(Table(COLUMNS, tuple(map(_cells, made.rows))))
     seconds = sum(row.seconds for row in made.rows)
-    print(
-        f"\n{made.graphs} graphs in {seconds:.1f} s; from the cache on disk: {made.cache_hits}, new: {made.cache_misses}"
-    )
+    cached = f"{made.cache_hits} from the cache on disk, {made.cache_misses} new"
+    print(f"\n{made.graphs} graphs in {seconds:.1f} s ({cached})")
     print(f"attention: {made.attention}, {made.why}")
     for row in made.rows:
         for why in row.recompiles:

@@ -123,7 +123,7 @@ def _run(model: AnyModel, number: int, batch: int, blocks: int) -> None:
     """The second run has a longer prompt, in a cache that it almost fills. With two levels, lengths count blocks."""
     plan, length = model.plan, 1
     if isinstance(plan, LevelsPlan):
-        plan, length = plan.blocks, plan.block_length
+        length, plan = plan.block_length, plan.blocks
     num_tokens, context = _lengths(plan, number, blocks)
     generator = torch.Generator().manual_seed(number)
     ids = torch.randint(model.plan.vocab_size, (batch, num_tokens * length), generator=generator)

@@ -76,8 +76,8 @@ def load(
 
     A folder with a checkpoint that `archspec import` reads, one that `archspec export` wrote say, does as well.
 
-    If the folder holds a package (`archspec compile --aot`), the model runs by it and compiles nothing, unless `compile`
-    or `package` say otherwise.
+    If the folder holds a package (`archspec compile --aot`), the model runs by it and compiles nothing, unless
+    `compile` or `package` say otherwise.
 
     Errors: SpecError for a bad spec, ValueError for weights or a package that do not fit it, FileNotFoundError.
     """

@@ -13,7 +13,7 @@ import torch
 import archspec
 from archspec.cli.account import print_account, served_text
 from archspec.runtime import compiling
-from archspec.runtime.account import account
+from archspec.runtime.account import Compiled, account, noted
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "specs" / "nano"
@@ -66,14 +66,25 @@ def test_account_of_a_training_step(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("no_code")
-def test_account_says_why_something_was_compiled_again(capsys: pytest.CaptureFixture[str]) -> None:
-    torch._dynamo.reset()
+def test_account_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_account(archspec.compile(archspec.parse(NANO / "nano_llama.arch")), as_json=False, training=False)
     shown = capsys.readouterr().out
     assert re.search(r"own_layer +layers 1-7 \(7\) +1 +0 +\d+ +0 ", shown)
-    assert re.search(r"decode +enter .* 1 +\d+\.\d\n", shown)  # one row is a case of its own
-    assert re.search(r"recompiled in decode, enter: .*inputs", shown)
     assert re.search(r"^attention: (cpu|sdpa), cpu, float32", shown, re.MULTILINE)
+    assert "recompiled" not in shown
+
+
+def test_recompilations_are_noted_with_their_reasons() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, flag: x + 1 if flag else x - 1, backend="eager")
+    row = Compiled("decode", "unit")
+    with noted(row):
+        compiled(torch.ones(3), True)
+    assert (row.graphs, row.breaks, row.recompiles) == (1, 0, [])
+    with noted(row):
+        compiled(torch.ones(3), False)
+    assert (row.graphs, len(row.recompiles)) == (2, 1)
+    assert "flag" in row.recompiles[0]
 
 
 def test_layers_are_shown_as_ranges() -> None:

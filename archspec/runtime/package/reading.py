@@ -73,9 +73,10 @@ class Package:
 
 def load_unit(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     """A compiled unit, from flat weights and tensors to flat tensors."""
-    # It is called from one thread at a time, as a model is.
-    loaded = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
-    run: Callable[[list[Tensor]], list[Tensor]] = loaded.loader.boxed_run
+    # Not `aoti_load_package`: it asks a compiler what the processor can do, where the manifest has said it. Called from
+    # one thread at a time, as a model is; one runner; no device to choose.
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)  # type: ignore[attr-defined]
+    run: Callable[[list[Tensor]], list[Tensor]] = loader.boxed_run
     return run
 
 

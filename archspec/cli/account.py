@@ -19,13 +19,17 @@ def print_account(model: "AnyModel", as_json: bool, training: bool) -> None:
 
     made = account(model, training)
     if as_json:
-        print(json.dumps(asdict(made), indent=2))
+        backends = [explained._asdict() for explained in made.backends]
+        print(json.dumps({**asdict(made), "backends": backends}, indent=2))
         return
     print_table(Table(COLUMNS, tuple(map(_cells, made.rows))))
+    phases = {"all", *(row.phase for row in made.rows)}
     seconds = sum(row.seconds for row in made.rows)
     cached = f"{made.cache_hits} from the cache on disk, {made.cache_misses} new"
     print(f"\n{made.graphs} graphs in {seconds:.1f} s ({cached})")
-    print(f"attention: {made.attention}, {made.why}")
+    for layers, phase, backend, reason in made.backends:
+        if phase in phases:
+            print(f"{phase}, {served_text([str(layer) for layer in layers])}: {backend}, {reason}")
     for row in made.rows:
         for why in row.recompiles:
             print(f"recompiled in {row.phase}, {row.unit}: {' '.join(why.split())}")

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch._dynamo.utils import clear_compilation_metrics, counters, get_compilation_metrics
 
-from archspec.runtime.backends import reason
 from archspec.runtime.build import AnyModel
 from archspec.runtime.compiling import Caller
+from archspec.runtime.explaining import Explained, explain
 from archspec.runtime.levels import LevelsModel
 from archspec.runtime.network import Network
 
@@ -44,8 +44,8 @@ class Compiled:
 class Account:
     """Of a prefill, decode steps and, if asked for, a training step, in a process that had compiled nothing."""
 
-    attention: str
-    why: str
+    backends: tuple[Explained, ...]
+    """Of all layers with a mixer, and why; with two levels those of blocks first."""
     rows: tuple[Compiled, ...]
     cache_hits: int
     """Graphs whose code came from inductor's cache on disk."""
@@ -124,10 +124,8 @@ def account(model: AnyModel, training: bool = False) -> Account:
     if training:
         _train(model, accountant)
     inductor = counters["inductor"]
-    name, why = reason(stacks[0].attend, model.device, model.dtype)
     return Account(
-        name,
-        why,
+        tuple(explained for stack in stacks for explained in explain(stack)),
         tuple(accountant.rows.values()),
         inductor["fxgraph_cache_hit"],
         inductor["fxgraph_cache_miss"],

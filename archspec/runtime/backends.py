@@ -283,17 +283,3 @@ def pick_backend(name: str, device: torch.device, compile: bool) -> Backend:
     elif name == "cpu" and not kernels.load_rows():
         name = "sdpa"
     return BACKENDS[name]
-
-
-def reason(attend: Backend, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """Name of a backend, and what made it the choice here."""
-    name = next(name for name, known in BACKENDS.items() if known is attend)
-    where = f"{device.type}, {str(dtype).removeprefix('torch.')}"
-    if attend is attend_cpu:
-        served = dtype in kernels.MOST_ROWS
-        rows = "by archspec's own kernel" if served else "by torch, since it takes no such dtype"
-        return name, f"{where}: single queries {rows}, many queries by scaled_dot_product_attention"
-    if attend is attend_sdpa:
-        lacking = ", no row kernels here" if device.type == "cpu" else ""
-        return name, f"{where}{lacking}: scaled_dot_product_attention"
-    return name, f"{where}: plain products, as asked for"

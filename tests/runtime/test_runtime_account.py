@@ -62,7 +62,8 @@ def test_account_of_a_training_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["decode", "write_row"]["served"] == ["cache@4"]
     assert rows["training", "own_layer"]["graphs"] == 1
     assert ("training", "all, backward") in rows
-    assert made["attention"] in made["why"] or made["why"].startswith("cpu")
+    assert ("decode", *range(1, 9)) in {(found["phase"], *found["layers"]) for found in made["backends"]}
+    assert all(found["reason"] for found in made["backends"])
 
 
 @pytest.mark.usefixtures("no_code")
@@ -70,7 +71,8 @@ def test_account_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_account(archspec.compile(archspec.parse(NANO / "nano_llama.arch")), as_json=False, training=False)
     shown = capsys.readouterr().out
     assert re.search(r"own_layer +layers 1-7 \(7\) +1 +0 +\d+ +0 ", shown)
-    assert re.search(r"^attention: (cpu|sdpa), cpu, float32", shown, re.MULTILINE)
+    assert re.search(r"^decode, layers 1-8 \(8\): (cpu|sdpa), ", shown, re.MULTILINE)
+    assert "later chunks" not in shown
     assert "recompiled" not in shown
 
 

@@ -70,14 +70,19 @@ def load(
     dtype: str | None = None,
     backend: str = "auto",
     compile: bool = True,
+    package: bool = True,
 ) -> "AnyModel":
     """The model in a folder that `Model.save` or `archspec import` wrote. `dtype=None` keeps that of the weights.
 
     A folder with a checkpoint that `archspec import` reads, one that `archspec export` wrote say, does as well.
 
-    Errors: SpecError for a bad spec, ValueError for weights that do not fit it, FileNotFoundError.
+    If the folder holds a package (`archspec compile --aot`), the model runs by it and compiles nothing, unless
+    `compile` or `package` say otherwise.
+
+    Errors: SpecError for a bad spec, ValueError for weights or a package that do not fit it, FileNotFoundError.
     """
     from archspec.runtime.build import load_model
+    from archspec.runtime.package import package_in
     from archspec.runtime.weights import ARCH_FILE, WEIGHTS_FILE
 
     arch, weights = Path(path) / ARCH_FILE, Path(path) / WEIGHTS_FILE
@@ -85,8 +90,11 @@ def load(
         from archspec.convert import load_checkpoint
 
         return load_checkpoint(path, device=device, dtype=dtype, backend=backend, compile=compile)
+    made = package_in(Path(path)) if compile and package else None
     model = load_model(plan(parse(arch)), weights, device=device, dtype=dtype, backend=backend, compile=compile)
     model.arch_text = arch.read_text("utf-8")
+    if made is not None:
+        made.install(model)
     return model
 
 

@@ -11,6 +11,7 @@ from archspec.runtime.attention import Order
 
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLEX_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+ROW_DTYPES = (torch.float32, torch.bfloat16)
 FLEX_FEWEST_DIMS = 16
 """FlexAttention's kernels for CUDA refuse smaller heads."""
 
@@ -59,6 +60,9 @@ def why(call: Call, wanted: str, flash: Kernels | None, compiled: bool) -> Choic
 
     `flash`: what is installed; `compiled`: whether the call is part of a compiled graph.
     """
+    if wanted == "cpu":
+        rows = "single queries by archspec's kernels, those of longer chunks by torch"
+        return Choice(wanted, rows if call.dtype in ROW_DTYPES else f"by torch: the kernels take {_names(ROW_DTYPES)}")
     if wanted not in ("auto", "flash", "flex"):
         return Choice(wanted, "asked for")
     no_flash, no_flex = flash_obstacle(call, flash), flex_obstacle(call, compiled)
@@ -77,6 +81,10 @@ def why(call: Call, wanted: str, flash: Kernels | None, compiled: bool) -> Choic
     if no_flex is None:
         return Choice("flex", f"a block mask instead of a mask of all places; flash: {no_flash}")
     return Choice("sdpa", f"flash: {no_flash}; flex: {no_flex}")
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def flash_obstacle(call: Call, flash: Kernels | None) -> str | None:

@@ -25,6 +25,11 @@ def fits(visibility: Visibility) -> bool:
     return front == 0 or front >= window - 1
 
 
+def block_len(window: int) -> int:
+    """Queries of a block."""
+    return max(FEWEST_QUERIES, min(MOST_QUERIES, window // 4))
+
+
 def attend_near(
     attend: Backend, q_BNSH: Tensor, keys_BKTH: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring
 ) -> Tensor:
@@ -33,7 +38,7 @@ def attend_near(
     if window is None or front is None:
         raise ValueError("blocks need a window and keys in order")
     num_tokens = q_BNSH.shape[2]
-    length = max(FEWEST_QUERIES, min(MOST_QUERIES, window // 4))
+    length = block_len(window)
     # One block more than needed in a graph: a single one would be a size that compilers treat apart.
     num_blocks = (num_tokens + length - 1) // length + torch.compiler.is_compiling()
     behind = num_blocks * length - num_tokens

@@ -23,11 +23,37 @@ MOST_ROWS = {torch.float32: 32, torch.bfloat16: 8}
 """Rows up to which `linear` is faster than torch's: beyond, arithmetic is what it waits for (docs/benchmarks)."""
 
 
+SOURCE = Path(__file__).with_name("rows.cpp")
+_given: list[Path] = []
+"""Libraries to load instead of building one."""
+
+
+def library() -> Path | None:
+    """The library that is loaded; None if there is none."""
+    if not load_rows():
+        return None
+    return _given[-1] if _given else build(SOURCE)
+
+
+def use_library(path: Path) -> None:
+    """Load the kernels from a library that was built before from the same source, unless they are loaded already.
+
+    Errors: OSError if it cannot be loaded.
+    """
+    if load_rows.cache_info().currsize and load_rows():
+        return
+    load_rows.cache_clear()
+    _given.append(path)
+    if not load_rows():
+        _given.pop()
+        raise OSError(f"{path} cannot be loaded")
+
+
 @cache
 def load_rows() -> bool:
     """Build and load the kernels if need be; whether they are there. Effects: a warning, once, if they are not."""
     try:
-        torch.ops.load_library(str(build(Path(__file__).with_name("rows.cpp"))))
+        torch.ops.load_library(str(_given[-1] if _given else build(SOURCE)))
     except (KernelBuildError, OSError) as error:
         warnings.warn(f"decoding goes on without its own kernels: {error}", stacklevel=2)
         return False

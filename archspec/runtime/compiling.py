@@ -22,6 +22,9 @@ class Caller:
     own, so that they do not count against each other.
     """
 
+    chooses = True
+    """Tokens are chosen in the unit that computes their logits."""
+
     def __init__(self, compile: bool) -> None:
         self.compile = compile
         self._made: dict[object, Callable[..., Any]] = {}
@@ -36,6 +39,10 @@ class Caller:
             copy = types.FunctionType(unit.__code__.replace(), unit.__globals__, unit.__name__)
             made = self._made[key] = torch.compile(copy, fullgraph=True, dynamic=True, backend=COMPILER)
         return made(*args)
+
+    def lie(self, x: Tensor) -> tuple[object, ...]:
+        """How a tensor (B, K, T, H) lies in memory and whence it comes, as far as compiled functions tell them apart."""
+        return (x.stride(2), x.is_contiguous(), x._is_view(), x.requires_grad) if self.compile else ()
 
     def settings(self) -> AbstractContextManager[None]:
         """What must hold while units run, since any call may compile."""

@@ -158,10 +158,12 @@ class Network(nn.Module):
     def end(self, x_BSD: Tensor, chooser: Chooser | None = None) -> Tensor:
         """Logits, or vectors, from what left the last layer; or tokens."""
         kind = (type(self), x_BSD.shape[1] == 1)
-        if chooser is None:
+        draw = None
+        if chooser is not None:
+            draw = chooser.draw((x_BSD.shape[0], self.plan.vocab_size), x_BSD.dtype, x_BSD.device)
+        if chooser is None or not self.call.chooses:
             out: Tensor = self.call(leave, kind, self, x_BSD)
-            return out
-        draw = chooser.draw((x_BSD.shape[0], self.plan.vocab_size), x_BSD.dtype, x_BSD.device)
+            return out if chooser is None else choose(out[:, -1], draw)
         ids_B: Tensor = self.call(leave_with_token, (chooser.kind, kind), self, x_BSD, draw)
         return ids_B
 

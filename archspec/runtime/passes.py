@@ -184,6 +184,7 @@ class Pass:
             return self.call(units.retain, kind, block, x_BSD, self.env, state)[0]
         view = None if block.mixer is None else self.view(block.mixer)
         # Of a slot, of a chunk, in order or not: what a compiled function may not be asked to serve alike.
+        lie = self.network.call.lie
         seen = None if view is None else (*view[3:], *lie(view.keys), *lie(view.values))
         return self.call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
 
@@ -218,8 +219,3 @@ class Pass:
         slots = [self.network.plan.slots[idx] for idx in group.late_slots]
         shapes = [(x_BSD.shape[0], slot.num_kv_heads, x_BSD.shape[1], slot.head_dim) for slot in slots]
         return tuple(x_BSD.new_zeros(shape) for shape in shapes for _ in range(2))
-
-
-def lie(x: Tensor) -> tuple[int, bool, bool, bool]:
-    """How a tensor (B, K, T, H) lies in memory and whence it comes, as far as compiled functions tell cases apart."""
-    return x.stride(2), x.is_contiguous(), x._is_view(), x.requires_grad

@@ -44,6 +44,8 @@ def same_tokens(left, right, *shapes: tuple[int, int]) -> None:
     for shape in shapes:
         ids = torch.randint(left.plan.vocab_size, shape, generator=torch.Generator().manual_seed(1))
         assert torch.equal(left.generate(ids, 9), right.generate(ids, 9)), shape
+        drawn = {"temperature": 0.8, "top_k": 7, "top_p": 0.9, "seed": 3}
+        assert torch.equal(left.generate(ids, 5, **drawn), right.generate(ids, 5, **drawn)), shape
 
 
 @pytest.fixture

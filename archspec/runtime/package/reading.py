@@ -116,6 +116,8 @@ class _Ready(NamedTuple):
 class PackageCaller(Caller):
     """Calls units by the functions of a package."""
 
+    chooses = False  # there are as many ways to choose as there are numbers; none is worth a function
+
     def __init__(self, package: Package, model: nn.Module) -> None:
         super().__init__(compile=False)
         self.package, self.prints = package, Fingerprints(model)

@@ -22,6 +22,7 @@ from archspec.runtime.levels import LevelsModel
 from archspec.runtime.linear import Linear
 from archspec.runtime.model import Model
 from archspec.runtime.network import Network
+from archspec.runtime.pages import use_large_pages
 from archspec.runtime.weights import load_weights, stored_dtype
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_BYTES}
@@ -49,6 +50,7 @@ def build_model(
     model = build_empty(plan, device=device, dtype=dtype, backend=backend, compile=compile)
     if model.device.type != "meta":
         init_weights(model, seed)
+    use_large_pages(model.parameters())
     return model
 
 
@@ -89,6 +91,7 @@ def load_model(
     """
     model = build_empty(plan, device=device, dtype=dtype or stored_dtype(path), **options)
     load_weights(model, path)
+    use_large_pages(model.parameters())
     return model
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from archspec.plan import STATE_DTYPE, CacheSlot, Plan
 from archspec.runtime.attention import View
+from archspec.runtime.pages import use_large_pages
 
 LIVE_BUCKET = 128
 """The view of the filled part of a buffer has a multiple of this length, unless the buffer ends: few distinct lengths,
@@ -46,8 +47,8 @@ class Cache:
             raise ValueError(f"a cache needs batch >= 1 and context >= 1, not batch={batch}, context={context}")
         self.plan, self.batch, self.context, self.dtype, self.device = plan, batch, context, dtype, device
         self.storage = Storage(
-            [self._zeros(dtype, s.num_kv_heads, 2, s.cache_len(context), s.head_dim) for s in plan.slots],
-            [self._zeros(getattr(torch, STATE_DTYPE), s.num_heads, s.head_dim, s.head_dim) for s in plan.states],
+            [self._empty(dtype, s.num_kv_heads, 2, s.cache_len(context), s.head_dim) for s in plan.slots],
+            [self._empty(getattr(torch, STATE_DTYPE), s.num_heads, s.head_dim, s.head_dim) for s in plan.states],
         )
         self.input_pos = torch.zeros(1, dtype=torch.int64, device=device)
         """Position of the next token, on the device; equals `num_cached_tokens`."""
@@ -56,9 +57,11 @@ class Cache:
         """How closely views of buffers are cut to what is in them."""
         self.pad_lens_B: Tensor | None = None
         """Leading positions of every row that are padding, int64 (B,), settled by the first prefill."""
+        self.reset()
+        use_large_pages(self.storage.slots)
 
-    def _zeros(self, dtype: torch.dtype, *sizes: int) -> Tensor:
-        return torch.zeros((self.batch, *sizes), dtype=dtype, device=self.device)
+    def _empty(self, dtype: torch.dtype, *sizes: int) -> Tensor:
+        return torch.empty((self.batch, *sizes), dtype=dtype, device=self.device)
 
     @property
     def nbytes(self) -> int:

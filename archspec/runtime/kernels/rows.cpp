@@ -11,6 +11,9 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -18,14 +21,15 @@
 using torch::stable::Tensor;
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, FEW = 6, SOME = 4;  // 6 x 4 sums fit into 32 registers
+constexpr int LANES = 16, MANY = 8;  // 8 x 3 sums fit into 32 registers
 #elif defined(__AVX__)
-constexpr int LANES = 8, FEW = 2, SOME = 2;
+constexpr int LANES = 8, MANY = 4;
 #else
-constexpr int LANES = 4, FEW = 4, SOME = 2;
+constexpr int LANES = 4, MANY = 8;
 #endif
-constexpr int AHEAD = 4;        // rows of a matrix that are read at once
-constexpr int64_t KEYS = 128;   // keys between two corrections of the running maximum
+constexpr int TOGETHER = 3;       // rows of a matrix that are read at once
+constexpr int64_t KEYS = 128;     // keys between two corrections of the running maximum
+constexpr int64_t AHEAD = 8192;   // bytes between what is read and what is asked for
 constexpr int64_t GRAIN = 1 << 14;
 
 typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4)));
@@ -103,10 +107,35 @@ static inline Vec exponential(Vec x) {
   return x > low ? p * scale : zero;
 }
 
+// How rows of a dtype are multiplied: STEP elements at a time, one factor in the dtype X, both in registers as a Pack.
 template <class T>
-static std::vector<float> widened(const T* x, int64_t count) {
-  std::vector<float> out(count);
-  for (int64_t i = 0; i < count; ++i) out[i] = one(x[i]);
+struct Product {
+  using X = float;
+  using Pack = Vec;
+  static constexpr int STEP = LANES;
+  static X of(T x) { return one(x); }
+  template <class Y>
+  static Pack pack(const Y* p) { return load(p); }
+  static Vec add(Vec sums, Pack x, Pack y) { return sums + x * y; }
+};
+#if defined(__AVX512BF16__)
+template <>
+struct Product<BFloat> {
+  using X = BFloat;
+  using Pack = __m512bh;
+  static constexpr int STEP = 2 * LANES;
+  static X of(BFloat x) { return x; }
+  static Pack pack(const BFloat* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
+  static Vec add(Vec sums, Pack x, Pack y) { return Vec(_mm512_dpbf16_ps(__m512(sums), x, y)); }
+};
+#endif
+template <class T>
+using Factor = typename Product<T>::X;
+
+template <class T>
+static std::vector<Factor<T>> factors(const T* x, int64_t count) {
+  std::vector<Factor<T>> out(count);
+  std::transform(x, x + count, out.begin(), Product<T>::of);
   return out;
 }
 
@@ -114,50 +143,52 @@ static std::vector<float> widened(const T* x, int64_t count) {
 
 template <int M, int R, class T>
 static inline __attribute__((always_inline)) void products(
-    const float* x, const T* weight, float* y, int64_t K, int64_t N, bool fetch) {
+    const Factor<T>* x, const T* weight, float* y, int64_t K, int64_t N, bool fetch) {
+  using P = Product<T>;
   Vec sums[M][R] = {};
   int64_t k = 0;
-  for (; k + LANES <= K; k += LANES) {
-    Vec w[R];
-    for (int r = 0; r < R; ++r) w[r] = load(weight + r * K + k);
+  for (; k + P::STEP <= K; k += P::STEP) {
+    typename P::Pack w[R];
+    for (int r = 0; r < R; ++r) w[r] = P::pack(weight + r * K + k);
     if (fetch)
       for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * K + k);
     for (int m = 0; m < M; ++m) {
-      Vec v = load(x + m * K + k);
-      for (int r = 0; r < R; ++r) sums[m][r] += v * w[r];
+      auto v = P::pack(x + m * K + k);
+      for (int r = 0; r < R; ++r) sums[m][r] = P::add(sums[m][r], v, w[r]);
     }
   }
   for (int m = 0; m < M; ++m)
     for (int r = 0; r < R; ++r) {
       float total = sum(sums[m][r]);
-      for (int64_t rest = k; rest < K; ++rest) total += x[m * K + rest] * one(weight[r * K + rest]);
+      for (int64_t rest = k; rest < K; ++rest) total += one(x[m * K + rest]) * one(weight[r * K + rest]);
       y[m * N + r] = total;
     }
 }
 
 template <int R, class T>
-static void some_outputs(const float* x, const T* weight, float* y, int64_t M, int64_t K, int64_t N, bool fetch) {
+static void some_outputs(const Factor<T>* x, const T* weight, float* y, int64_t M, int64_t K, int64_t N, bool fetch) {
   int64_t m = 0;
-  auto next = [&](auto block, int rows) {
-    block(x + m * K, weight, y + m * N, K, N, fetch && m == 0);
-    m += rows;
+  auto blocks = [&](auto size) {
+    constexpr int rows = decltype(size)::value;
+    for (; M - m >= rows; m += rows) products<rows, R>(x + m * K, weight, y + m * N, K, N, fetch && m == 0);
   };
-  while (M - m >= FEW) next(products<FEW, R, T>, FEW);
-  while (M - m >= SOME) next(products<SOME, R, T>, SOME);
-  while (M - m >= 2) next(products<2, R, T>, 2);
-  while (M - m >= 1) next(products<1, R, T>, 1);
+  blocks(std::integral_constant<int, MANY>{});
+  blocks(std::integral_constant<int, 4>{});
+  blocks(std::integral_constant<int, 2>{});
+  blocks(std::integral_constant<int, 1>{});
 }
 
 template <class T>
 static void linear(const T* x, const T* weight, const T* bias, T* y, int64_t M, int64_t K, int64_t N) {
-  std::vector<float> rows = widened(x, M * K), out(M * N);
-  int64_t blocks = (N + AHEAD - 1) / AHEAD;
-  torch::stable::parallel_for(0, blocks, std::max<int64_t>(1, GRAIN / (K * AHEAD)), [&](int64_t begin, int64_t end) {
+  std::vector<Factor<T>> rows = factors(x, M * K);
+  std::vector<float> out(M * N);
+  int64_t blocks = (N + TOGETHER - 1) / TOGETHER;
+  torch::stable::parallel_for(0, blocks, std::max<int64_t>(1, GRAIN / (K * TOGETHER)), [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      int64_t n = block * AHEAD;
-      bool more = n + 2 * AHEAD <= N;
-      if (n + AHEAD <= N)
-        some_outputs<AHEAD>(rows.data(), weight + n * K, out.data() + n, M, K, N, more);
+      int64_t n = block * TOGETHER;
+      bool more = n + 2 * TOGETHER <= N;
+      if (n + TOGETHER <= N)
+        some_outputs<TOGETHER>(rows.data(), weight + n * K, out.data() + n, M, K, N, more);
       else
         for (; n < N; ++n) some_outputs<1>(rows.data(), weight + n * K, out.data() + n, M, K, N, false);
     }
@@ -184,71 +215,103 @@ struct Partial {  // a softmax over some of the keys: largest score, sum of weig
   std::vector<float> values;
 };
 
-// Asks for a row of memory that the next loop will read, while this one computes.
 template <class T>
-static inline void fetch(const T* row, int64_t size) {
-  for (int64_t byte = 0; byte < size * int64_t(sizeof(T)); byte += 64)
-    __builtin_prefetch(reinterpret_cast<const char*>(row) + byte, 0, 2);
+struct Rows {  // keys or values of one head
+  const T* data;
+  int64_t stride, size;
+  const T* at(int64_t t) const { return data + t * stride; }
+};
+
+// Asks for row `t` of the rows that are read one after the other: first `count` of `here`, then `next`.
+template <class T>
+static inline void fetch(int64_t t, const Rows<T>& here, int64_t count, const Rows<T>& next) {
+  const T* row = t < count ? here.at(t) : next.at(t - count);
+  for (int64_t i = 0; i < here.size; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i);
 }
 
-// Scores (Q, KEYS) of `count` keys, for Q queries at once. Asks for the values, (count, D).
+// Scores (Q, KEYS) of `count` keys, for Q queries at once.
 template <int Q, class T>
-static inline void dots(float (*scores)[KEYS], const float* q, int64_t E, const T* keys, int64_t stride, int64_t count,
-                        int64_t H, const T* values, int64_t value_stride, int64_t D) {
+static inline void dots(float (*scores)[KEYS], const Factor<T>* q, int64_t E, const Rows<T>& keys, int64_t count,
+                        const Rows<T>& next) {
+  using P = Product<T>;
   constexpr int AT_ONCE = LANES / Q;
+  int64_t H = keys.size, ahead = std::max<int64_t>(1, AHEAD / (H * int64_t(sizeof(T))));
   for (int64_t from = 0; from < count; from += AT_ONCE) {
-    const T* rows[AT_ONCE];
-    for (int t = 0; t < AT_ONCE; ++t) rows[t] = keys + std::min(from + t, count - 1) * stride;
-    for (int t = 0; t < AT_ONCE; ++t) fetch(values + std::min(from + t, count - 1) * value_stride, D);
     Vec sums[Q * AT_ONCE] = {};
+    const T* rows[AT_ONCE];
+    for (int t = 0; t < AT_ONCE; ++t) rows[t] = keys.at(std::min(from + t, count - 1));
+    for (int t = 0; t < AT_ONCE; ++t) fetch(from + t + ahead, keys, count, next);
     int64_t h = 0;
-    for (; h + LANES <= H; h += LANES) {
-      Vec query[Q];
-      for (int i = 0; i < Q; ++i) query[i] = load(q + i * E + h);
+    for (; h + P::STEP <= H; h += P::STEP) {
+      typename P::Pack query[Q];
+      for (int i = 0; i < Q; ++i) query[i] = P::pack(q + i * E + h);
       for (int t = 0; t < AT_ONCE; ++t) {
-        Vec key = load(rows[t] + h);
-        for (int i = 0; i < Q; ++i) sums[i * AT_ONCE + t] += query[i] * key;
+        auto key = P::pack(rows[t] + h);
+        for (int i = 0; i < Q; ++i) sums[i * AT_ONCE + t] = P::add(sums[i * AT_ONCE + t], query[i], key);
       }
     }
     Vec totals = sums_of(sums);
     for (int i = 0; i < Q; ++i)
       for (int t = 0; t < AT_ONCE; ++t) {
         float total = totals[i * AT_ONCE + t];
-        for (int64_t rest = h; rest < H; ++rest) total += q[i * E + rest] * one(rows[t][rest]);
+        for (int64_t rest = h; rest < H; ++rest) total += one(q[i * E + rest]) * one(rows[t][rest]);
         scores[i][from + t] = total;
       }
   }
 }
 
-// out (Q, D) += weights (Q, KEYS) values (count, D). Asks for the keys, (count, H), of the next block.
+// Sums of values are kept in the order in which their elements come out of registers: of bfloat16, first those in the
+// lower halves of words, then those in the upper ones.
+template <class T>
+struct Taken {
+  static constexpr int SIZE = LANES, VECS = 1;
+  static void take(const T* p, Vec* out) { out[0] = load(p); }
+  static int64_t place(int64_t d, int64_t) { return d; }
+};
+template <>
+struct Taken<BFloat> {
+  static constexpr int SIZE = 2 * LANES, VECS = 2;
+  static void take(const BFloat* p, Vec* out) {
+    Word words, low, high;
+    std::memcpy(&words, p, sizeof words);
+    low = words << 16, high = words & 0xffff0000u;
+    std::memcpy(out, &low, sizeof low), std::memcpy(out + 1, &high, sizeof high);
+  }
+  static int64_t place(int64_t d, int64_t D) {
+    int64_t start = d / SIZE * SIZE;
+    return start + SIZE > D ? d : start + d % 2 * LANES + d % SIZE / 2;
+  }
+};
+
+// out (Q, D) += weights (Q, KEYS) values (count, D).
 template <int Q, class T>
-static inline void add_values(float* const* out, const float (*weights)[KEYS], const T* values, int64_t stride,
-                              int64_t count, int64_t D, const T* keys, int64_t key_stride, int64_t H) {
-  constexpr int WIDE = LANES == 16 ? 4 : 2;
+static inline void add_values(float* const* out, const float (*weights)[KEYS], const Rows<T>& values, int64_t count,
+                              const Rows<T>& next) {
+  constexpr int SIZE = Taken<T>::SIZE, VECS = Taken<T>::VECS, WIDE = LANES == 16 ? 4 / VECS : 2 / VECS;
+  int64_t D = values.size, ahead = std::max<int64_t>(1, AHEAD / (D * int64_t(sizeof(T))));
   int64_t d = 0;
   auto step = [&](auto width) {
     constexpr int W = decltype(width)::value;
-    for (; d + W * LANES <= D; d += W * LANES) {
-      Vec sums[Q][W];
+    for (; d + W * SIZE <= D; d += W * SIZE) {
+      Vec sums[Q][W * VECS];
       for (int i = 0; i < Q; ++i)
-        for (int j = 0; j < W; ++j) sums[i][j] = load(out[i] + d + j * LANES);
+        for (int j = 0; j < W * VECS; ++j) sums[i][j] = load(out[i] + d + j * LANES);
       for (int64_t t = 0; t < count; ++t) {
-        const T* row = values + t * stride + d;
-        if (d == 0) fetch(keys + t * key_stride, H);
-        for (int j = 0; j < W; ++j) {
-          Vec value = load(row + j * LANES);
-          for (int i = 0; i < Q; ++i) sums[i][j] += weights[i][t] * value;
-        }
+        if (d == 0) fetch(t + ahead, values, count, next);
+        Vec taken[W * VECS];
+        for (int j = 0; j < W; ++j) Taken<T>::take(values.at(t) + d + j * SIZE, taken + j * VECS);
+        for (int i = 0; i < Q; ++i)
+          for (int j = 0; j < W * VECS; ++j) sums[i][j] += weights[i][t] * taken[j];
       }
       for (int i = 0; i < Q; ++i)
-        for (int j = 0; j < W; ++j) std::memcpy(out[i] + d + j * LANES, &sums[i][j], sizeof(Vec));
+        for (int j = 0; j < W * VECS; ++j) std::memcpy(out[i] + d + j * LANES, &sums[i][j], sizeof(Vec));
     }
   };
   step(std::integral_constant<int, WIDE>{});
   step(std::integral_constant<int, 1>{});
   for (; d < D; ++d)
     for (int i = 0; i < Q; ++i)
-      for (int64_t t = 0; t < count; ++t) out[i][d] += weights[i][t] * one(values[t * stride + d]);
+      for (int64_t t = 0; t < count; ++t) out[i][d] += weights[i][t] * one(values.at(t)[d]);
 }
 
 struct Scoring {
@@ -265,25 +328,25 @@ struct Scoring {
 
 template <class T>
 struct Head {  // keys and values of one kv head
-  const T *keys, *values;
-  int64_t key_stride, value_stride, H, D;
+  Rows<T> keys, values;
+  Head from(int64_t t) const {
+    return {{keys.at(t), keys.stride, keys.size}, {values.at(t), values.stride, values.size}};
+  }
 };
 
 // One block of keys for Q queries that share them. `q` is (Q, E): with E = 2 H the second half of a query is for sinks.
 template <int Q, class T>
-static void attend_block(const float* q, int64_t E, const Head<T>& head, int64_t from, int64_t count, const float* hidden,
+static void attend_block(const Factor<T>* q, int64_t E, const Head<T>& head, int64_t count, const float* hidden,
                          const bool* is_sink, const Scoring& scoring, Partial* parts) {
   alignas(64) float scores[Q][KEYS] = {};
-  const T* keys = head.keys + from * head.key_stride;
-  const T* values = head.values + from * head.value_stride;
-  dots<Q>(scores, q, E, keys, head.key_stride, count, head.H, values, head.value_stride, head.D);
-  if (E > head.H)
+  int64_t H = head.keys.size;
+  dots<Q>(scores, q, E, head.keys, count, head.values);
+  if (E > H)
     for (int64_t t = 0; t < count; ++t)
       if (is_sink[t])
         for (int i = 0; i < Q; ++i) {
           scores[i][t] = 0;
-          for (int64_t h = 0; h < head.H; ++h)
-            scores[i][t] += q[i * E + head.H + h] * one(keys[t * head.key_stride + h]);
+          for (int64_t h = 0; h < H; ++h) scores[i][t] += one(q[i * E + H + h]) * one(head.keys.at(t)[h]);
         }
   float* out[Q];
   for (int i = 0; i < Q; ++i) {
@@ -294,7 +357,7 @@ static void attend_block(const float* q, int64_t E, const Head<T>& head, int64_t
     for (int64_t t = 0; t < KEYS; ++t) most = scores[i][t] > most ? scores[i][t] : most;
     float shrink = std::exp(part.most - most);
     if (shrink != 1)
-      for (int64_t d = 0; d < head.D; ++d) part.values[d] *= shrink;
+      for (float& value : part.values) value *= shrink;
     Vec total = {};
     for (int64_t t = 0; t < KEYS; t += LANES) {
       Vec weights = exponential(load(scores[i] + t) - most);
@@ -304,13 +367,12 @@ static void attend_block(const float* q, int64_t E, const Head<T>& head, int64_t
     part.total = part.total * shrink + sum(total), part.most = most;
     out[i] = part.values.data();
   }
-  add_values<Q>(out, scores, values, head.value_stride, count, head.D, keys + KEYS * head.key_stride, head.key_stride,
-                head.H);
+  add_values<Q>(out, scores, head.values, count, head.from(KEYS).keys);
 }
 
 // Keys `begin` to `end` of one kv head, for the G queries that read it. `hidden` holds 0 where a key is seen.
 template <class T>
-static void attend_keys(const float* q, int64_t E, int64_t G, const Head<T>& head, int64_t begin, int64_t end,
+static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T>& head, int64_t begin, int64_t end,
                         const float* hidden, const bool* is_sink, const Scoring& scoring, Partial* parts) {
   for (int64_t from = begin; from < end; from += KEYS) {
     int64_t count = std::min(KEYS, end - from);
@@ -318,7 +380,7 @@ static void attend_keys(const float* q, int64_t E, int64_t G, const Head<T>& hea
     alignas(64) float here[KEYS];
     std::fill(std::copy_n(hidden + from, count, here), here + KEYS, NONE);
     auto block = [&](auto queries, int64_t g) {
-      attend_block<decltype(queries)::value>(q + g * E, E, head, from, count, here, is_sink + from, scoring, parts + g);
+      attend_block<decltype(queries)::value, T>(q + g * E, E, head.from(from), count, here, is_sink + from, scoring, parts + g);
     };
     int64_t g = 0;
     for (; g + 4 <= G; g += 4) block(std::integral_constant<int, 4>{}, g);
@@ -335,7 +397,7 @@ static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, co
   int64_t D = values.size(3), G = N / K;
   const T* k = static_cast<const T*>(keys.data_ptr());
   const T* v = static_cast<const T*>(values.data_ptr());
-  std::vector<float> wide = widened(static_cast<const T*>(q.data_ptr()), B * N * E);
+  std::vector<Factor<T>> queries = factors(static_cast<const T*>(q.data_ptr()), B * N * E);
   int64_t threads = torch::stable::get_num_threads();
   int64_t splits = std::clamp<int64_t>(B * K >= threads ? 1 : threads / (B * K), 1, std::max<int64_t>(1, T_ / KEYS));
   int64_t size = (T_ + splits - 1) / splits;
@@ -353,9 +415,9 @@ static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, co
   torch::stable::parallel_for(0, B * K * splits, 1, [&](int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
       int64_t b = task / (K * splits), head = task / splits % K, split = task % splits;
-      Head<T> shared{k + b * keys.stride(0) + head * keys.stride(1), v + b * values.stride(0) + head * values.stride(1),
-                     keys.stride(2), values.stride(2), H, D};
-      attend_keys(wide.data() + (b * N + head * G) * E, E, G, shared, split * size, std::min(T_, (split + 1) * size),
+      Head<T> shared{{k + b * keys.stride(0) + head * keys.stride(1), keys.stride(2), H},
+                     {v + b * values.stride(0) + head * values.stride(1), values.stride(2), D}};
+      attend_keys(queries.data() + (b * N + head * G) * E, E, G, shared, split * size, std::min(T_, (split + 1) * size),
                   hidden.data() + (pads ? b * T_ : 0), is_sink.get(), scoring, parts.data() + task * G);
     }
   });
@@ -374,7 +436,7 @@ static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, co
     for (int64_t d = 0; d < D; ++d) {
       float value = 0;
       for (int64_t s = 0; s < splits; ++s)
-        if (part(s).total > 0) value += part(s).values[d] * std::exp(part(s).most - most);
+        if (part(s).total > 0) value += part(s).values[Taken<T>::place(d, D)] * std::exp(part(s).most - most);
       put(total > 0 ? value / total : 0.0f, o + row * D + d);
     }
   }

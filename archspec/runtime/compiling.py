@@ -41,7 +41,7 @@ class Caller:
         return made(*args)
 
     def lie(self, x: Tensor) -> tuple[object, ...]:
-        """How a tensor (B, K, T, H) lies in memory and whence it comes, as far as compiled functions tell them apart."""
+        """How a tensor (B, K, T, H) lies in memory and whence it comes, as far as compiled functions tell it apart."""
         return (x.stride(2), x.is_contiguous(), x._is_view(), x.requires_grad) if self.compile else ()
 
     def settings(self) -> AbstractContextManager[None]:

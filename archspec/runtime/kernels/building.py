@@ -20,7 +20,7 @@ class KernelBuildError(RuntimeError):
 
 
 def build(source: Path) -> Path:
-    """The shared library made of `source`, from disk where it was made before.
+    """The shared library made of `source` and the headers beside it, from disk where it was made before.
 
     Effects: writes into inductor's cache folder; two processes that build at once both write, and the last one wins.
     Errors: KernelBuildError.
@@ -34,7 +34,8 @@ def build(source: Path) -> Path:
         raise KernelBuildError(f"no C++ compiler: {error}") from error
     command = [compiler, *FLAGS, native, *includes, str(source), f"-L{root / 'lib'}", *LIBRARIES]
     made = " ".join((torch.__version__, platform.machine(), _processor(), compiler, *FLAGS))
-    key = hashlib.sha256(made.encode() + source.read_bytes()).hexdigest()[:16]
+    texts = [path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h")))]
+    key = hashlib.sha256(b"".join((made.encode(), *texts))).hexdigest()[:16]
     target = Path(cache_dir()) / "archspec" / f"{source.stem}_{key}.so"
     if not target.exists():
         _run(command, target)

@@ -1,6 +1,6 @@
 // Linear maps and attention of a few rows, as a decode step has them: each weight, key and value is read once, in the
-// layout that it is stored in, and everything is summed in float32. Vectors are those of GCC and Clang, so that the same
-// text serves every processor.
+// layout that it is stored in, and everything is summed in float32. Vectors are those of GCC and Clang, so that the
+// same text serves every processor; only products of bfloat16 have instructions of their own.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,6 +17,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+
+#include "tiles.h"
 
 using torch::stable::Tensor;
 
@@ -178,23 +180,31 @@ static void some_outputs(const Factor<T>* x, const T* weight, float* y, int64_t 
   blocks(std::integral_constant<int, 1>{});
 }
 
+// y (M, N) for outputs `begin` to `end`.
+template <class T>
+static void outputs(const Factor<T>* x, const T* weight, float* y, int64_t M, int64_t K, int64_t N, int64_t begin,
+                    int64_t end) {
+  int64_t n = begin;
+  for (; n + TOGETHER <= end; n += TOGETHER)
+    some_outputs<TOGETHER>(x, weight + n * K, y + n, M, K, N, n + 2 * TOGETHER <= N);
+  for (; n < end; ++n) some_outputs<1>(x, weight + n * K, y + n, M, K, N, false);
+}
+
 template <class T>
 static void linear(const T* x, const T* weight, const T* bias, T* y, int64_t M, int64_t K, int64_t N) {
+  auto bits = [](const T* p) { return reinterpret_cast<const uint16_t*>(p); };
+  bool tiled = std::is_same_v<T, BFloat> && tiles::serve(M, K);
+  int64_t step = tiled ? tiles::OUTPUTS : TOGETHER, steps = (N + step - 1) / step;
   std::vector<Factor<T>> rows = factors(x, M * K);
-  std::vector<float> out(M * N);
-  int64_t blocks = (N + TOGETHER - 1) / TOGETHER;
-  torch::stable::parallel_for(0, blocks, std::max<int64_t>(1, GRAIN / (K * TOGETHER)), [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      int64_t n = block * TOGETHER;
-      bool more = n + 2 * TOGETHER <= N;
-      if (n + TOGETHER <= N)
-        some_outputs<TOGETHER>(rows.data(), weight + n * K, out.data() + n, M, K, N, more);
-      else
-        for (; n < N; ++n) some_outputs<1>(rows.data(), weight + n * K, out.data() + n, M, K, N, false);
-    }
+  std::vector<uint16_t> pairs = tiled ? tiles::packed(bits(x), M, K) : std::vector<uint16_t>();
+  std::vector<float> sums(M * N);
+  torch::stable::parallel_for(0, steps, std::max<int64_t>(1, GRAIN / (K * step)), [&](int64_t first, int64_t last) {
+    int64_t begin = first * step, end = std::min(N, last * step), rest = tiled ? end - (end - begin) % step : begin;
+    if (tiled) tiles::linear(pairs.data(), bits(weight), sums.data(), M, K, N, begin, rest);
+    outputs(rows.data(), weight, sums.data(), M, K, N, rest, end);
+    for (int64_t m = 0; m < M; ++m)
+      for (int64_t n = begin; n < end; ++n) put(sums[m * N + n] + (bias ? one(bias[n]) : 0.0f), y + m * N + n);
   });
-  for (int64_t m = 0; m < M; ++m)
-    for (int64_t n = 0; n < N; ++n) put(out[m * N + n] + (bias ? one(bias[n]) : 0.0f), y + m * N + n);
 }
 
 // ---- attention of one query a sequence ----
@@ -380,7 +390,8 @@ static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T>&
     alignas(64) float here[KEYS];
     std::fill(std::copy_n(hidden + from, count, here), here + KEYS, NONE);
     auto block = [&](auto queries, int64_t g) {
-      attend_block<decltype(queries)::value, T>(q + g * E, E, head.from(from), count, here, is_sink + from, scoring, parts + g);
+      attend_block<decltype(queries)::value, T>(q + g * E, E, head.from(from), count, here, is_sink + from, scoring,
+                                                parts + g);
     };
     int64_t g = 0;
     for (; g + 4 <= G; g += 4) block(std::integral_constant<int, 4>{}, g);
@@ -433,12 +444,13 @@ static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, co
       total = total * std::exp(most - larger) + part(s).total * std::exp(part(s).most - larger);
       most = larger;
     }
-    for (int64_t d = 0; d < D; ++d) {
-      float value = 0;
-      for (int64_t s = 0; s < splits; ++s)
-        if (part(s).total > 0) value += part(s).values[Taken<T>::place(d, D)] * std::exp(part(s).most - most);
-      put(total > 0 ? value / total : 0.0f, o + row * D + d);
+    std::vector<float> values(D);
+    for (int64_t s = 0; s < splits; ++s) {
+      if (part(s).total == 0) continue;
+      float share = std::exp(part(s).most - most) / total;
+      for (int64_t d = 0; d < D; ++d) values[d] += share * part(s).values[Taken<T>::place(d, D)];
     }
+    for (int64_t d = 0; d < D; ++d) put(values[d], o + row * D + d);
   }
 }
 
@@ -464,7 +476,8 @@ static const T* data_or_null(const std::optional<Tensor>& tensor) {
 Tensor linear_op(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
   int64_t K = weight.size(1), N = weight.size(0), M = x.numel() / K;
   Tensor rows = torch::stable::contiguous(x);
-  STD_TORCH_CHECK(weight.is_contiguous() && x.scalar_type() == weight.scalar_type(), "a contiguous weight of x's dtype");
+  STD_TORCH_CHECK(weight.is_contiguous() && x.scalar_type() == weight.scalar_type(),
+                  "a contiguous weight of x's dtype");
   std::vector<int64_t> sizes;
   for (int64_t i = 0; i + 1 < x.dim(); ++i) sizes.push_back(x.size(i));
   sizes.push_back(N);

@@ -19,7 +19,8 @@ from archspec.runtime.kernels.building import KernelBuildError, build
 if TYPE_CHECKING:
     from archspec.runtime.attention import Scoring, Visibility
 
-MOST_ROWS = {torch.float32: 32, torch.bfloat16: 8}
+HAS_TILES = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+MOST_ROWS = {torch.float32: 32, torch.bfloat16: 32 if HAS_TILES else 8}
 """Rows up to which `linear` is faster than torch's: beyond, arithmetic is what it waits for (docs/benchmarks)."""
 
 

@@ -1,0 +1,50 @@
+"""The kernels for few rows: every way that they take through a weight gives the product."""
+
+import itertools
+
+import pytest
+import torch
+
+from archspec.runtime import kernels
+from archspec.runtime.pages import use_large_pages
+
+if not kernels.load_rows():
+    pytest.skip("no C++ compiler here", allow_module_level=True)
+
+ROWS = (1, 2, 3, 5, 8, 9, 15, 16, 17, 31, 32)  # passes of 8, 4, 2 and 1 rows; tiles of 16, whole and in part, and two
+INPUTS = (8, 31, 32, 33, 96, 100)
+OUTPUTS = (1, 2, 3, 15, 16, 17, 47)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-3)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_the_product(dtype, bound, bias):
+    torch.manual_seed(0)
+    for rows, inputs, outputs in itertools.product(ROWS, INPUTS, OUTPUTS):
+        x, weight = torch.randn(rows, 1, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
+        b = torch.randn(outputs, dtype=dtype) if bias else None
+        expected = torch.nn.functional.linear(x.double(), weight.double(), None if b is None else b.double())
+        error = (kernels.linear(x, weight, b).double() - expected).abs() / (1 + expected.abs())
+        assert error.max() < bound, (rows, inputs, outputs)
+
+
+def test_linear_in_threads():
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 4e-3)):
+            x, weight = torch.randn(5, 1, 96, dtype=dtype), torch.randn(1001, 96, dtype=dtype)
+            expected = torch.nn.functional.linear(x.double(), weight.double())
+            assert ((kernels.linear(x, weight, None).double() - expected).abs() / (1 + expected.abs())).max() < bound
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_large_pages_keep_what_is_in_memory():
+    tensors = [torch.randn(3 << 20), torch.randn(5), torch.randn(2 << 20).to(torch.bfloat16), torch.empty(0)]
+    before = [(tensor.data_ptr(), tensor.clone()) for tensor in tensors]
+    use_large_pages([*tensors, torch.empty(4, device="meta")])
+    for tensor, (address, values) in zip(tensors, before, strict=True):
+        assert tensor.data_ptr() == address
+        assert torch.equal(tensor, values)

@@ -29,7 +29,7 @@ def attend_by_loop(q, keys, values, q_positions, k_positions, window, sinks=None
 
 
 @pytest.mark.parametrize("sinks", [None, torch.tensor([-30.0, -1.0, 0.0, 0.5, 2.0, 6.0])], ids=["plain", "sinks"])
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"flash"}))  # test_runtime_backends has a stand-in for it
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
 @pytest.mark.parametrize("window", [None, 1, 3])
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from archspec.cli import (
     check,
     compile_,
     diff,
+    eval_,
     explain,
     export,
     fmt,
@@ -47,6 +48,7 @@ app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.command("generate")(generate.generate)
+app.command("eval")(eval_.eval_)
 app.command("explain")(explain.explain)
 app.command("lsp")(lsp.lsp)
 

@@ -55,7 +55,7 @@ class Needle:
         if not self.hay:
             raise ValueError("the filler is empty")
         if self.length < (needed := self._needed()):
-            raise ValueError(f"a question about {self.needles} facts takes {needed} tokens or more, not {self.length}")
+            raise ValueError(f"needles and their question take {needed} tokens or more, not {self.length}")
 
     @cached_property
     def hay(self) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ class Needle:
         question, answer = self.encode(QUESTION.format(key=keys[0])), self.encode(ANSWER.format(value=values[0]))
         room = self.length - len(self.prefix) - len(question) - len(answer) - sum(map(len, facts))
         if room < 0:
-            raise ValueError(f"{self.needles} facts and their question do not fit into {self.length} tokens")
+            raise ValueError(f"needles and their question do not fit into {self.length} tokens")
         places = [round(depth * room), *(self._number(0, room + 1, generator) for _ in facts[1:])]
         # Of facts at one place the one that is asked for comes last: at depth 1 nothing follows it.
         order = sorted(range(len(facts)), key=lambda idx: (places[idx], idx == 0))

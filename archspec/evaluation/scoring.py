@@ -43,7 +43,7 @@ def score(model: AnyModel, ids_BT: Tensor) -> Scores:
     _check(model, ids_BT)
     skipped, length = first_row(model.plan), ids_BT.shape[1]
     if length - 1 <= skipped:
-        nothing = torch.full((ids_BT.shape[0], length - 1), torch.nan, device=ids_BT.device)
+        nothing = torch.full((ids_BT.shape[0], length - 1), torch.nan, dtype=_wide(model.dtype), device=model.device)
         return Scores(nothing, torch.zeros_like(nothing, dtype=torch.bool))
     if isinstance(model, LevelsModel):
         with model.tokens.call.settings():

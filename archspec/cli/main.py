@@ -10,6 +10,7 @@ from archspec.cli import (
     bench,
     check,
     compile_,
+    convert_,
     diff,
     eval_,
     explain,
@@ -46,6 +47,7 @@ app.command("memory")(memory.memory)
 app.command("bench")(bench.bench)
 app.command("compile")(compile_.compile_)
 app.command("import")(import_.import_)
+app.command("convert")(convert_.convert)
 app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("eval")(eval_.eval_)

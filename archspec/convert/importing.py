@@ -85,14 +85,18 @@ def write_imported(imported: Imported, directory: str | Path) -> None:
 
     Errors: CheckpointError if that would write into a checkpoint of another kind.
     """
-    folder = Path(directory)
+    write_folder(Path(directory), imported.text, imported.tensors, imported.companions)
+
+
+def write_folder(folder: Path, text: str, tensors: dict[str, Tensor], companions: tuple[Path, ...]) -> None:
+    """A model folder of the text of a spec, weights, and files to lie beside them. Errors: as of `write_imported`."""
     if any((folder / name).exists() for name in ("config.json", "params.json")):
         raise CheckpointError(f"{folder} holds a checkpoint that is not archspec's: choose another folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[str, Callable[[Path], object]] = {
-        WEIGHTS_FILE: lambda path: save_file(imported.tensors, path, metadata={"format": "pt"}),
-        **{path.name: partial(shutil.copyfile, path) for path in imported.companions},
-        ARCH_FILE: lambda path: path.write_text(imported.text, encoding="utf-8"),
+        WEIGHTS_FILE: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+        **{path.name: partial(shutil.copyfile, path) for path in companions},
+        ARCH_FILE: lambda path: path.write_text(text, encoding="utf-8"),
     }
     write_files(folder, writers)
 

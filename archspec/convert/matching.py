@@ -176,7 +176,7 @@ class _Pair:
     def _source_slots(self, slot: CacheSlot) -> list[CacheSlot]:
         """Each once: layers of the source may share theirs. The cache at the same place goes first."""
         plan = self.source.plan
-        if self.kv == "writer":
+        if self.kv == "writer" or not slot.readers:
             same = [
                 each
                 for each in plan.slots

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -310,3 +311,12 @@ def test_layers_that_are_none(folder):
     for text in ("a", "0", "1-", "-2", ""):
         done = run(folder / "dense", "--to", folder / "shared.arch", "-o", folder / "out", f"--layers={text}")
         assert done.exit_code == 2, text
+
+
+def test_the_page_shows_what_the_commands_print(tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    (tmp_path / "specs").symlink_to(root / "specs")
+    monkeypatch.chdir(tmp_path)
+    commands, shown = re.findall(r"```(?:sh|text)\n(.*?)```", (root / "docs" / "converting.md").read_text(), re.DOTALL)
+    printed = [CliRunner().invoke(app, shlex.split(line)[1:]).stdout for line in commands.splitlines()]
+    assert "".join(printed) == shown

@@ -86,7 +86,9 @@ def test_changes_that_keep_the_function():
 
 def test_cla_takes_the_writer_or_the_mean():
     source = model_of(spec(DENSE))
-    cla = archspec.plan(spec("layers 1,3 attend", "layers 2 cross-attend to cache@1", "layers 4 cross-attend to cache@3"))
+    cla = archspec.plan(
+        spec("layers 1,3 attend", "layers 2 cross-attend to cache@1", "layers 4 cross-attend to cache@3")
+    )
     theirs = source.state_dict()
     by_writer, by_mean = (convert(source, cla, kv=kv) for kv in ("writer", "mean"))
     for layer in (0, 2):
@@ -107,7 +109,12 @@ def test_cla_takes_the_writer_or_the_mean():
 
 def test_lckv_takes_the_mean_of_all_that_read_the_condensed_layer():
     source = model_of(spec(DENSE))
-    lckv = spec("layers 1, 4 attend", "layers 2 cross-attend to cache@3", "layers 3 attend", "iterate layers 2-3: 2 forward, 2 backward")
+    lckv = spec(
+        "layers 1, 4 attend",
+        "layers 2 cross-attend to cache@3",
+        "layers 3 attend",
+        "iterate layers 2-3: 2 forward, 2 backward",
+    )
     made = convert(source, archspec.plan(lckv), kv="mean").model.state_dict()
     name = "layers.{}.mixer.kv.v_proj.weight".format
     theirs = source.state_dict()
@@ -133,7 +140,9 @@ def test_means_of_fewer_heads_of_several_layers():
     source = model_of(spec(DENSE, header=HEADER.replace("kv heads 2", "kv heads 4")))
     target = spec("layers 1 attend, kv heads 1", "layers 2-4 cross-attend to cache@1")
     ours = convert(source, archspec.plan(target), kv="mean").model.state_dict()["layers.0.mixer.kv.k_proj.weight"]
-    stacked = torch.stack([source.state_dict()[f"layers.{idx}.mixer.kv.k_proj.weight"].reshape(4, 8, 32) for idx in range(4)])
+    stacked = torch.stack(
+        [source.state_dict()[f"layers.{idx}.mixer.kv.k_proj.weight"].reshape(4, 8, 32) for idx in range(4)]
+    )
     torch.testing.assert_close(ours, stacked.mean((0, 1)))
 
 
@@ -170,7 +179,10 @@ def test_layers_are_mapped():
     [
         (("width 32", "width 48"), r"embed.weight: \[64, 32\] in the source, \[64, 48\] here"),
         (("vocab 64", "vocab 65"), r"lm_head.weight: \[64, 32\] in the source, \[65, 32\] here"),
-        (("heads 4 x 8, kv heads 2", "heads 2 x 16, kv heads 1"), "q_proj.weight: 4 x 8 heads in the source, 2 x 16 here"),
+        (
+            ("heads 4 x 8, kv heads 2", "heads 2 x 16, kv heads 1"),
+            "q_proj.weight: 4 x 8 heads in the source, 2 x 16 here",
+        ),
         (("swiglu(48)", "swiglu(40)"), r"ffn.gate_proj.weight: \[48, 32\] in the source, \[40, 32\] here"),
         (("heads 4 x 8, kv heads 2", "heads 6 x 8, kv heads 3"), "kv heads 2 x 8 in the source, 3 x 8 here"),
     ],
@@ -274,8 +286,14 @@ def test_the_command_writes_a_folder(folder):
     assert "averaged" in done.stdout
     assert (folder / "out" / "model.arch").read_text() == (folder / "shared.arch").read_text()
     assert (folder / "out" / "tokenizer.json").read_text() == "{}"
-    expected = convert(archspec.load(folder / "dense", compile=False), archspec.plan(archspec.parse(folder / "shared.arch")), kv="mean")
-    for ours, theirs in zip(archspec.load(folder / "out", compile=False).state_dict().values(), expected.model.state_dict().values(), strict=True):
+    expected = convert(
+        archspec.load(folder / "dense", compile=False), archspec.plan(archspec.parse(folder / "shared.arch")), kv="mean"
+    )
+    for ours, theirs in zip(
+        archspec.load(folder / "out", compile=False).state_dict().values(),
+        expected.model.state_dict().values(),
+        strict=True,
+    ):
         assert torch.equal(ours, theirs)
     done = run(folder / "dense", "--to", folder / "shared.arch", "-o", folder / "out", "--json")
     found = json.loads(done.stdout)

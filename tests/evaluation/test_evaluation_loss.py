@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import archspec
 from archspec.evaluation import ByteEncoder, Document, FileEncoder, encoder_of, read_documents, text_loss
 from archspec.evaluation.loss import windows
 
@@ -73,6 +74,25 @@ def test_loss_by_position_sums_to_the_loss_where_windows_do_not_overlap():
     ids = document(103).ids.long()[None]
     rows = -model(ids[:, :-1])[0].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
     assert [each.loss for each in lone.positions()] == pytest.approx(rows.tolist())
+
+
+def test_exact_decodes_where_layers_iterate():
+    text = (
+        eval_models.text_of("dense")
+        .replace("layers 1-2 attend", "layers 2 attend")
+        .replace(
+            "\n}", "\n  layers 1 cross-attend to cache@2, heads 2 x 16\n  iterate layers 1-2: 1 forward, 1 backward\n}"
+        )
+    )
+    model = archspec.compile(archspec.parse_spec_text(text), dtype="float64", compile=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    ids = document(12).ids.long()[None]
+    for exact in (False, True):
+        rows = model(ids[:, :-1], exact=exact)[0].log_softmax(-1).gather(1, ids[0, 1:, None])
+        assert text_loss(model, [document(12)], exact=exact).nats == pytest.approx(-rows.sum().item())
+    assert text_loss(model, [document(12)]).nats != pytest.approx(-rows.sum().item(), abs=1e-6)
 
 
 def test_overlapping_windows_give_more_context():

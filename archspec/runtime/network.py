@@ -18,7 +18,7 @@ from archspec.runtime.cuda_graphs import DecodeGraphs
 from archspec.runtime.explaining import reads_lengths
 from archspec.runtime.layers import Attention, Block, KeyValueProjection, make_norm
 from archspec.runtime.linear import Linear, linear
-from archspec.runtime.passes import Pass
+from archspec.runtime.passes import Checkpointing, Pass
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Table, rope_table
 from archspec.runtime.sampling import Chooser, Draw, choose
@@ -36,7 +36,7 @@ class Network(nn.Module):
     """Single rows go through kernels of their own: see `Linear`."""
     graphs: DecodeGraphs | None = None
     """Decode steps are captured and replayed: on CUDA, if compiled."""
-    gradient_checkpointing = False
+    checkpointing: Checkpointing | None = None
     """Units are run again in the backward pass, instead of keeping what they computed."""
 
     def __init__(self, plan: Plan, attend: Backend, call: Caller) -> None:

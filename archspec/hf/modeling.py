@@ -250,7 +250,7 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError("keys and values pass between layers: checkpointing needs use_reentrant=False")
         self.gradient_checkpointing = enable
         if enable:
-            # Random numbers are those of adapters' dropout, and drawn again: unless told otherwise, their state is kept.
+            # Dropout of adapters is drawn again, from the same state of the generator unless the caller says otherwise.
             function = partial(gradient_checkpointing_func, use_reentrant=False)
             self.model.gradient_checkpointing_enable(Checkpointing(function, every_n_layers))
         else:

@@ -94,7 +94,7 @@ def last_hidden(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_len
     within `Caller.settings`.
     """
     ids_BKL = tokens.call.marked(ids_BKL)
-    vectors_BKD = blocks.call(block_vectors, "", blocks, ids_BKL[:, :-1])
+    vectors_BKD = blocks.call(block_vectors, ids_BKL.shape[1] == 2, blocks, ids_BKL[:, :-1])
     context_BKD = blocks.run("forward", vectors_BKD, None, pad_lens_B)
     inputs = tokens.call(all_token_vectors, "", tokens, context_BKD, ids_BKL)
     x, run = tokens.begin(inputs, None, None)

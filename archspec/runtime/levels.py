@@ -200,7 +200,7 @@ class LevelsModel(Decoder):
         if mode.one_by_one and ids_BKL.shape[1] > 1:
             return [self._run_blocks(ids, cache, Mode()) for ids in ids_BKL.split(1, dim=1)][-1]
         stack, num_blocks = self.blocks, ids_BKL.shape[1]
-        vectors_BKD = stack.call(block_vectors, "", stack, stack.call.marked(ids_BKL))
+        vectors_BKD = stack.call(block_vectors, num_blocks == 1, stack, stack.call.marked(ids_BKL))
         phase = mode.phase if num_blocks > 1 else "decode"
         context_BD = stack.run(phase, vectors_BKD, cache.blocks, cache.blocks.pad_lens_B)[:, -1]
         cache.blocks.advance(num_blocks)

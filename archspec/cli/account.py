@@ -27,9 +27,10 @@ def print_account(model: "AnyModel", as_json: bool, training: bool) -> None:
     seconds = sum(row.seconds for row in made.rows)
     cached = f"{made.cache_hits} from the cache on disk, {made.cache_misses} new"
     print(f"\n{made.graphs} graphs in {seconds:.1f} s ({cached})")
-    for layers, phase, backend, reason in made.backends:
+    for layers, phase, backend, reason, level in made.backends:
         if phase in phases:
-            print(f"{phase}, {served_text([str(layer) for layer in layers])}: {backend}, {reason}")
+            names = [f"{level} {layer}".strip() for layer in layers]
+            print(f"{phase}, {served_text(names)}: {backend}, {reason}")
     for row in made.rows:
         for why in row.recompiles:
             print(f"recompiled in {row.phase}, {row.unit}: {' '.join(why.split())}")

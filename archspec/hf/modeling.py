@@ -3,10 +3,12 @@
 Legend: B batch, T tokens, S new tokens, V vocab.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
@@ -17,15 +19,36 @@ from transformers.utils.generic import can_return_tuple
 
 from archspec.driver import plan
 from archspec.hf.cache import ArchSpecCache
-from archspec.hf.checkpointing import checkpointed
 from archspec.hf.configuration import ArchSpecConfig
 from archspec.hf.padding import check_continued, predicted_labels, without_right_padding
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.runtime.build import AnyModel, build_empty, fresh_values
-from archspec.runtime.loss import IGNORED
+from archspec.runtime.loss import IGNORED, Rows
+from archspec.runtime.passes import Checkpointing
 from archspec.spec.format import format_spec
 
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call wants besides the cache."""
+
+    labels: Tensor | None
+    to_keep: int | Tensor
+    """Of logits: so many rows at the end, 0 for all; or their numbers."""
+    num_items: Tensor | int | None
+
+    @property
+    def keeps_all(self) -> bool:
+        return isinstance(self.to_keep, int) and self.to_keep == 0
+
+    @property
+    def keeps_last(self) -> bool:
+        return isinstance(self.to_keep, int) and self.to_keep == 1
+
+    def kept(self, rows_BSX: Tensor) -> Tensor:
+        return rows_BSX[:, slice(-self.to_keep, None) if isinstance(self.to_keep, int) else self.to_keep]
 
 
 class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
@@ -49,7 +72,6 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
         """`model` is one of the config's spec, to be used as it is; otherwise a new one is made."""
         super().__init__(config)
         self.gradient_checkpointing = False
-        self._checkpoint_every = 1
         self.model = _empty(config) if model is None else model
         for tensor in () if model is None else (*model.parameters(), *model.buffers()):
             tensor._is_hf_initialized = True  # type: ignore[attr-defined]
@@ -75,9 +97,14 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        skip_logits: bool | None = None,
         **others: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (B, T, V), row t scores token t + 1, and the loss of `labels` (B, T), shifted here, -100 ignored.
+
+        The loss holds the logits of a part of the tokens at a time. In training mode with labels there are no others,
+        and `logits` is None, unless `logits_to_keep` asks for some or `skip_logits` is false; without a cache no other
+        logits are computed than those that are kept.
 
         Padding, zeros of `attention_mask` (B, T), may stand on the left, on the right or on both sides; with a cache on
         the left only. A cache is filled without gradient, and made only if `use_cache` is true. With
@@ -89,43 +116,46 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
         if given or input_ids is None:
             wrong = f"not {', '.join(given)}" if given else "and they are missing"
             raise ValueError(f"{self.plan.name} takes input_ids, attention_mask, labels and a cache, {wrong}")
+        asked = Asked(labels, logits_to_keep, num_items_in_batch)
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None and asked.keeps_all
         if past_key_values is None and not use_cache:
-            logits_BTV = self._rows(input_ids, attention_mask)
+            logits, loss = self._read(input_ids, attention_mask, asked, skip_logits)
         else:
             past_key_values = self._cache_for(input_ids, past_key_values)
-            keep_last = labels is None and isinstance(logits_to_keep, int) and logits_to_keep == 1
-            logits_BTV = self._extend(input_ids, attention_mask, past_key_values, keep_last)
-        loss = None
-        if labels is not None:
-            loss = self._loss(logits_BTV, labels, attention_mask, num_items_in_batch)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(loss=loss, logits=logits_BTV[:, kept], past_key_values=past_key_values)
+            logits, loss = self._extend(input_ids, attention_mask, past_key_values, asked)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
-    def _rows(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """All logits, by teacher forcing."""
+    def _read(
+        self, input_ids: Tensor, attention_mask: Tensor | None, asked: Asked, skip_logits: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Logits and loss by teacher forcing."""
         padded = without_right_padding(self.plan, input_ids, attention_mask)
-        if not (self.gradient_checkpointing and self.training):
-            return padded.turned_back(self.model(padded.input_ids, padded.attention_mask))
-        with checkpointed(self.model, self._gradient_checkpointing_func, self._checkpoint_every):
-            return padded.turned_back(self.model(padded.input_ids, padded.attention_mask))
 
-    def _loss(self, logits_BTV: Tensor, labels: Tensor, mask: Tensor | None, num_items: Tensor | int | None) -> Tensor:
+        def read(turned: Rows) -> tuple[Tensor | None, Tensor | None]:
+            rows = turned.moved(padded.turned_back)
+            loss = None if asked.labels is None else self._loss(rows, attention_mask, asked)
+            return None if skip_logits else rows.moved(asked.kept).logits(), loss
+
+        # Within the model's own call, in which its parameters are there whoever has put them elsewhere.
+        found: tuple[Tensor | None, Tensor | None] = self.model(padded.input_ids, padded.attention_mask, read=read)
+        return found
+
+    def _loss(self, rows: Rows, mask: Tensor | None, asked: Asked) -> Tensor:
         """Mean cross entropy of what is predicted.
 
         `num_items` is the number of labels of the whole batch, of which this is a part. Labels that no row predicts are
         counted in it, hence its share of them is put right.
         """
+        assert asked.labels is not None
+        labels, count = asked.labels.to(rows.hidden.device), asked.num_items
         predicted = predicted_labels(self.plan, labels, mask)
-        if num_items is not None:
-            counted = (labels[:, 1:] != IGNORED).sum()
-            num_items = num_items * (predicted != IGNORED).sum() / counted.clamp(min=1)
-        loss: Tensor = self.loss_function(
-            logits=logits_BTV.contiguous(),
-            labels=predicted,
-            vocab_size=self.plan.vocab_size,
-            num_items_in_batch=num_items,
-        )
-        return loss
+        if count is not None:
+            counted = (labels[:, 1:] != IGNORED).sum().clamp(min=1)
+            if isinstance(count, Tensor):
+                count = count.to(counted.device)
+            count = count * (predicted != IGNORED).sum().clamp(min=1) / counted
+        return rows.loss(F.pad(predicted[:, 1:], (0, 1), value=IGNORED), count)
 
     def _cache_for(self, input_ids: Tensor, cache: Any) -> ArchSpecCache:
         """The given cache, or a new one, with room for these tokens."""
@@ -139,21 +169,27 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
         cache.make_room(input_ids.shape[1])
         return cache
 
-    def _extend(self, ids_BS: Tensor, mask: Tensor | None, holder: ArchSpecCache, keep_last: bool) -> Tensor:
-        """Take up tokens: the logits of the last, or of all. Effects: fills the cache."""
+    def _extend(
+        self, ids_BS: Tensor, mask: Tensor | None, holder: ArchSpecCache, asked: Asked
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Take up tokens: logits and loss. Effects: fills the cache."""
         cache: Any = holder.cache
+        keep_last = asked.labels is None and asked.keeps_last
         if cache.num_cached_tokens == 0:
             if mask is not None and mask.shape == ids_BS.shape and bool((mask[:, -1] == 0).any()):
                 raise ValueError("generation needs padding on the left: tokenizer.padding_side = 'left'")
-            rows = None if keep_last else self._rows(ids_BS, mask)
+            found = None if keep_last else self._read(ids_BS, mask, asked)
             last_BV = self.model.prefill(ids_BS, cache, mask)
-            return last_BV[:, None] if rows is None else rows
+            return (last_BV[:, None], None) if found is None else found
+        if asked.labels is not None:
+            raise ValueError("a loss is that of whole sequences: give labels with all tokens, or with an empty cache")
         # Elsewhere than on a CPU this look would make every step wait for the device.
         if mask is not None and (ids_BS.shape[1] > 1 or mask.device.type == "cpu"):
             check_continued(mask, cache, ids_BS.shape[1])
         if keep_last and ids_BS.shape[1] > 1:
-            return self.model.prefill(ids_BS, cache)[:, None]
-        return torch.stack([self.model.decode(ids_B, cache) for ids_B in ids_BS.unbind(1)], dim=1)
+            return self.model.prefill(ids_BS, cache)[:, None], None
+        rows_BSV = torch.stack([self.model.decode(ids_B, cache) for ids_B in ids_BS.unbind(1)], dim=1)
+        return asked.kept(rows_BSV), None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -212,8 +248,13 @@ class ArchSpecForCausalLM(PreTrainedModel, GenerationMixin):
             "use_reentrant"
         ):
             raise ValueError("keys and values pass between layers: checkpointing needs use_reentrant=False")
-        self.gradient_checkpointing, self._checkpoint_every = enable, every_n_layers
-        self._gradient_checkpointing_func = gradient_checkpointing_func
+        self.gradient_checkpointing = enable
+        if enable:
+            # Dropout of adapters is drawn again, from the same state of the generator unless the caller says otherwise.
+            function = partial(gradient_checkpointing_func, use_reentrant=False)
+            self.model.gradient_checkpointing_enable(Checkpointing(function, every_n_layers))
+        else:
+            self.model.gradient_checkpointing_disable()
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding of tokens; with two levels that of the token level."""

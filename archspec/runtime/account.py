@@ -125,11 +125,16 @@ def account(model: AnyModel, training: bool = False) -> Account:
         _train(model, accountant)
     inductor = counters["inductor"]
     return Account(
-        tuple(explained for stack in stacks for explained in explain(stack)),
+        tuple(explained for stack in stacks for explained in _explained(model, stack)),
         tuple(accountant.rows.values()),
         inductor["fxgraph_cache_hit"],
         inductor["fxgraph_cache_miss"],
     )
+
+
+def _explained(model: AnyModel, stack: Network) -> Iterator[Explained]:
+    level = next(path for path, module in model.named_modules() if module is stack)
+    return (explained._replace(stack=level) for explained in explain(stack))
 
 
 def _generate(model: AnyModel, accountant: Accountant) -> None:

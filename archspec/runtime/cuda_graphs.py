@@ -2,7 +2,8 @@
 
 A graph replays what was captured with the addresses and the numbers of the host that it had then. Slots, states and
 `input_pos` keep their addresses, positions come from `input_pos`, and inputs are copied to a fixed place first; what of
-the host still matters is the length of the views of slots, and every set of lengths has a graph of its own.
+the host still matters is the length of the views of slots, and every set of lengths has a graph of its own. Tokens are
+chosen in the graph, by chance that is drawn before and is one of its inputs: a seed means the same tokens without it.
 """
 
 import warnings
@@ -12,11 +13,28 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from archspec.runtime.cache import Cache
+from archspec.runtime.sampling import Draw
 
-Step = Callable[[Tensor, Tensor | None], Tensor]
-"""`step(inputs, pad_lens) -> logits` or vectors, for the next position of a cache."""
+
+class Given(NamedTuple):
+    """What a step takes besides the cache."""
+
+    inputs: Tensor
+    pad_lens: Tensor | None
+    draw: Draw | None = None
+    """For the choice of tokens that is not greedy."""
+
+    def form(self) -> tuple[object, ...]:
+        """The same for what one graph may serve."""
+        leaves = tree_leaves(self)
+        return tuple((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves)
+
+
+Step = Callable[[Given], Tensor]
+"""Logits, vectors or chosen tokens, for the next position of a cache."""
 
 
 class Graph(Protocol):
@@ -48,18 +66,12 @@ class CudaGraph:
         return self._out
 
 
-class _Fixed(NamedTuple):
-    """Where the graphs of a cache read their inputs."""
-
-    inputs: Tensor
-    pad_lens: Tensor | None
-
-
 class _OfCache:
     """The graphs of one cache."""
 
     def __init__(self) -> None:
-        self.fixed: dict[object, _Fixed] = {}
+        self.fixed: dict[object, Given] = {}
+        """Where graphs read their inputs."""
         self.graphs: dict[object, Graph | None] = {}
         """None: run once as it is, which compiles what there is to compile, and to be captured the next time."""
 
@@ -78,29 +90,33 @@ class DecodeGraphs:
         """Drop all graphs: weights are about to move."""
         self._caches.clear()
 
-    def run(self, step: Step, inputs: Tensor, cache: Cache, pad_lens_B: Tensor | None) -> Tensor:
-        """`step(inputs, pad_lens_B)`, whose output is the caller's to keep. Effects: those of the step."""
+    def run(self, step: Step, kind: object, given: Given, cache: Cache) -> Tensor:
+        """`step(given)`, whose output is the caller's to keep; steps that differ have other kinds.
+
+        Effects: those of the step.
+        """
         if self.failure is not None or torch.is_grad_enabled():
-            return step(inputs, pad_lens_B)
+            return step(given)
         of_cache = self._caches.setdefault(cache, _OfCache())
-        shape = (inputs.shape, inputs.dtype, pad_lens_B is None)
-        key = (shape, cache.num_cached_tokens == 0, lengths(cache))  # nothing is stored before the first position
+        form = given.form()
+        # Nothing is stored before the first position.
+        key = (kind, form, cache.num_cached_tokens == 0, lengths(cache))
         if key not in of_cache.graphs:
             of_cache.graphs[key] = None
-            return step(inputs, pad_lens_B)
-        if shape not in of_cache.fixed:
-            of_cache.fixed[shape] = _fixed(inputs, pad_lens_B)
-        fixed = of_cache.fixed[shape]
-        fixed.inputs.copy_(inputs)
-        if fixed.pad_lens is not None and pad_lens_B is not None:
-            fixed.pad_lens.copy_(pad_lens_B)
+            return step(given)
+        if form not in of_cache.fixed:
+            of_cache.fixed[form] = _fixed(given)
+        fixed = of_cache.fixed[form]
+        for place, value in zip(tree_leaves(fixed), tree_leaves(given), strict=True):
+            if isinstance(place, Tensor):
+                place.copy_(value)
         graph = of_cache.graphs[key]
         if graph is None:
             try:
-                graph = of_cache.graphs[key] = self._capture(lambda: step(*fixed))
+                graph = of_cache.graphs[key] = self._capture(lambda: step(fixed))
             except RuntimeError as error:
                 self._give_up(error)
-                return step(inputs, pad_lens_B)
+                return step(given)
             self.num_captured += 1
         return graph.replay().clone()
 
@@ -116,7 +132,9 @@ def lengths(cache: Cache) -> tuple[int, ...]:
     return tuple(cache.live_len(slot, written) for slot in cache.plan.slots for written in (num_tokens, num_tokens + 1))
 
 
-def _fixed(inputs: Tensor, pad_lens_B: Tensor | None) -> _Fixed:
+def _fixed(given: Given) -> Given:
     with torch.inference_mode(False):  # or else they could not be written to outside of it
-        pads = None if pad_lens_B is None else torch.empty_like(pad_lens_B)
-        return _Fixed(torch.empty_like(inputs, memory_format=torch.contiguous_format), pads)
+        places: Given = tree_map_only(
+            Tensor, lambda x: torch.empty_like(x, memory_format=torch.contiguous_format), given
+        )
+        return places

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.runtime.network import Network
+from archspec.runtime.passes import Checkpointing, plain_checkpointing
 from archspec.runtime.sampling import Chooser
 from archspec.runtime.weights import save_model
 
@@ -59,19 +60,19 @@ class Decoder(nn.Module):
     def decode(self, token_ids: Tensor, cache: Any, *, chooser: Chooser | None = None) -> Tensor:
         raise NotImplementedError
 
-    def gradient_checkpointing_enable(self) -> None:
+    def gradient_checkpointing_enable(self, way: Checkpointing | None = None) -> None:
         """From now on the backward pass runs every layer again, instead of keeping what it computed: about a third more
         work, for memory of one layer's activations and of what layers hand on."""
-        self._checkpoint(True)
+        self._checkpoint(way or plain_checkpointing())
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations for the backward pass."""
-        self._checkpoint(False)
+        self._checkpoint(None)
 
-    def _checkpoint(self, enabled: bool) -> None:
+    def _checkpoint(self, way: Checkpointing | None) -> None:
         for module in self.modules():
             if isinstance(module, Network):
-                module.gradient_checkpointing = enabled
+                module.checkpointing = way
 
     @torch.no_grad()
     def generate(

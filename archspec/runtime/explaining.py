@@ -29,6 +29,8 @@ class Explained(NamedTuple):
     phase: str
     backend: str
     reason: str
+    stack: str = ""
+    """The level that the layers are of, where there are two."""
 
 
 def explain(network: "Network") -> list[Explained]:

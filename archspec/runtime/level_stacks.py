@@ -87,20 +87,14 @@ def all_token_vectors(stack: TokenStack, context_BKD: Tensor, ids_BKL: Tensor) -
     return _block_inputs(stack, expanded, ids_BKL[:, 1:, :-1].flatten(0, 1))
 
 
-def forward_pass(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_lens_B: Tensor | None) -> Tensor:
-    """Logits (B, K - 1, L, V) of every token of all blocks but the first, by teacher forcing.
-
-    The context of block k is the output of block k - 1; the last block is not run through the block level.
-    """
-    with tokens.call.settings():
-        logits = tokens.end(last_hidden(blocks, tokens, ids_BKL, pad_lens_B))
-        return logits.unflatten(0, (-1, ids_BKL.shape[1] - 1))
-
-
 def last_hidden(blocks: BlockStack, tokens: TokenStack, ids_BKL: Tensor, pad_lens_B: Tensor | None) -> Tensor:
-    """The same before norm and output matrix, (B * (K - 1), L, D). To be called within `Caller.settings`."""
+    """What leaves the last layer for every token of all blocks but the first, (B * (K - 1), L, D), by teacher forcing.
+
+    The context of block k is the output of block k - 1; the last block is not run through the block level. To be called
+    within `Caller.settings`.
+    """
     ids_BKL = tokens.call.marked(ids_BKL)
-    vectors_BKD = blocks.call(block_vectors, "", blocks, ids_BKL[:, :-1])
+    vectors_BKD = blocks.call(block_vectors, ids_BKL.shape[1] == 2, blocks, ids_BKL[:, :-1])
     context_BKD = blocks.run("forward", vectors_BKD, None, pad_lens_B)
     inputs = tokens.call(all_token_vectors, "", tokens, context_BKD, ids_BKL)
     x, run = tokens.begin(inputs, None, None)

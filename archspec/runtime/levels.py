@@ -7,7 +7,7 @@ Legend: B batch, T tokens, K blocks, L tokens of a block, C vectors of a context
 Source: Block Transformer, arXiv 2406.02657.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +23,12 @@ from archspec.runtime.level_stacks import (
     TokenStack,
     begin_blocks,
     block_vectors,
-    forward_pass,
     last_hidden,
     pad_blocks,
     padded,
     token_vectors,
 )
-from archspec.runtime.loss import IGNORED, mean_loss
+from archspec.runtime.loss import IGNORED, Reader, Rows, mean_loss
 from archspec.runtime.network import Phase
 from archspec.runtime.padding import pad_lens, refuse_padded_sinks
 from archspec.runtime.sampling import Chooser, choose
@@ -69,25 +68,30 @@ class LevelsModel(Decoder):
         *,
         prompt_len: int | None = None,
         exact: bool = False,
-    ) -> Tensor:
+        read: Reader | None = None,
+    ) -> Any:
         """Logits (B, T, V) by teacher forcing, as after a prefill of `prompt_len` tokens and decoding.
 
         `prompt_len` is T unless given; it counts modulo L. `exact`: where layers iterate, token by token instead,
-        without gradient; otherwise it changes nothing.
+        without gradient; otherwise it changes nothing. `read` makes something else of the rows that have left the last
+        layer of the token level, and that is returned.
         """
         self._check_ids(input_ids, ("B", "T"))
         num_tokens, length = input_ids.shape[1], self.plan.block_length
         padding = self._padding(prompt_len, num_tokens)
         ids_BT, pads_B = self._unpadded(input_ids, attention_mask)
         blocks_B = pad_blocks(pads_B, padding, length)
+        if read is not None:
+            with self.tokens.call.settings():
+                return read(self._rows(ids_BT, padding, blocks_B, self._not_predicted(pads_B, padding, num_tokens)))
         if padding + num_tokens < length:
             return self.tokens.expansion.weight.new_zeros((*input_ids.shape, self.plan.vocab_size))
         if exact and self._iterates:
             rows_BTV = self._forward_by_token(ids_BT, padding, blocks_B)
         else:
-            behind = length - (padding + num_tokens) % length  # what is open, or else the block that comes next
-            logits_BKLV = self._all_blocks(F.pad(ids_BT, (padding, behind), value=self.plan.pad_token), blocks_B)
-            rows_BTV = F.pad(logits_BKLV.flatten(1, 2), (0, 0, length - 1, 0))[:, padding : padding + num_tokens]
+            with self.tokens.call.settings():
+                logits_XLV = self.tokens.end(self._last_hidden(ids_BT, padding, blocks_B))
+            rows_BTV = self._placed(logits_XLV, padding, *ids_BT.shape)
         unknown_BT = self._not_predicted(pads_B, padding, num_tokens)
         return rows_BTV if unknown_BT is None else rows_BTV.masked_fill(unknown_BT[..., None], 0)
 
@@ -196,7 +200,7 @@ class LevelsModel(Decoder):
         if mode.one_by_one and ids_BKL.shape[1] > 1:
             return [self._run_blocks(ids, cache, Mode()) for ids in ids_BKL.split(1, dim=1)][-1]
         stack, num_blocks = self.blocks, ids_BKL.shape[1]
-        vectors_BKD = stack.call(block_vectors, "", stack, stack.call.marked(ids_BKL))
+        vectors_BKD = stack.call(block_vectors, num_blocks == 1, stack, stack.call.marked(ids_BKL))
         phase = mode.phase if num_blocks > 1 else "decode"
         context_BD = stack.run(phase, vectors_BKD, cache.blocks, cache.blocks.pad_lens_B)[:, -1]
         cache.blocks.advance(num_blocks)
@@ -229,9 +233,29 @@ class LevelsModel(Decoder):
         cache.tokens.advance(num_tokens)
         return out[:, -1] if mode.chooser is None else out
 
-    def _all_blocks(self, ids_BS: Tensor, blocks_B: Tensor | None) -> Tensor:
-        """`forward_pass` over ids of whole blocks."""
-        return forward_pass(self.blocks, self.tokens, ids_BS.unflatten(1, (-1, self.plan.block_length)), blocks_B)
+    def _last_hidden(self, ids_BT: Tensor, padding: int, blocks_B: Tensor | None) -> Tensor:
+        """`last_hidden` of all blocks, and of the one that is open or else comes next."""
+        length = self.plan.block_length
+        behind = length - (padding + ids_BT.shape[1]) % length
+        ids_BS = F.pad(ids_BT, (padding, behind), value=self.plan.pad_token)
+        return last_hidden(self.blocks, self.tokens, ids_BS.unflatten(1, (-1, length)), blocks_B)
+
+    def _placed(self, rows_XLD: Tensor, padding: int, batch: int, num_tokens: int) -> Tensor:
+        """Rows of all blocks but the first where their tokens stand, (B, T, D); zeros in front."""
+        length = self.plan.block_length
+        rows_BSD = rows_XLD.unflatten(0, (batch, -1)).flatten(1, 2)
+        return F.pad(rows_BSD, (0, 0, length - 1, 0))[:, padding : padding + num_tokens]
+
+    def _rows(self, ids_BT: Tensor, padding: int, blocks_B: Tensor | None, unknown_BT: Tensor | None) -> Rows:
+        """Rows for a reader. To be called within `Caller.settings`."""
+        batch, num_tokens = ids_BT.shape
+        if padding + num_tokens < self.plan.block_length:
+            hidden_BTD = self.tokens.expansion.weight.new_zeros((batch, num_tokens, self.plan.tokens.hidden_size))
+        else:
+            hidden_BTD = self._placed(self._last_hidden(ids_BT, padding, blocks_B), padding, batch, num_tokens)
+        first = self.plan.block_length - 1 - padding
+        known_BT = (torch.arange(num_tokens, device=ids_BT.device) >= first).expand(batch, -1)
+        return Rows(self.tokens, hidden_BTD, known_BT if unknown_BT is None else known_BT & ~unknown_BT)
 
     @torch.no_grad()
     def _forward_by_token(self, ids_BT: Tensor, padding: int, blocks_B: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,11 @@ matrix anew; and never more than one of `FEWEST_CHUNKS` parts of all tokens."""
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def mean_loss(network: Network, x_BSD: Tensor, targets_BS: Tensor) -> Tensor:
-    """Mean cross entropy of the targets that are not `IGNORED`, given what left the last layer; float32 or wider."""
+def mean_loss(network: Network, x_BSD: Tensor, targets_BS: Tensor, count: Tensor | float | None = None) -> Tensor:
+    """Mean cross entropy of the targets that are not `IGNORED`, given what left the last layer; float32 or wider.
+
+    `count` is what the sum is divided by instead of their number: of a batch of which these are a part, say.
+    """
     h_ND = network.call(normed_rows, "", network, x_BSD)
     targets_N = targets_BS.flatten()
     matrix, bias = network.output_matrix(), network.output_bias()
@@ -39,12 +42,43 @@ def mean_loss(network: Network, x_BSD: Tensor, targets_BS: Tensor) -> Tensor:
     wide = torch.promote_types(h_ND.dtype, torch.float32)
     fused = pick_fused(h_ND.device, h_ND.dtype)
     if fused is not None:
-        return _by_kernel(fused, network, h_ND, targets_N, matrix, bias).to(wide)
-    num_targets = (targets_N != IGNORED).sum()
+        if count is None:
+            return _by_kernel(fused, network, h_ND, targets_N, matrix, bias, "mean").to(wide)
+        return _by_kernel(fused, network, h_ND, targets_N, matrix, bias, "sum").to(wide) / count
+    if count is None:
+        count = (targets_N != IGNORED).sum()
     if not torch.is_grad_enabled():
-        return _forward_only(network, h_ND, targets_N, matrix, bias) / num_targets
+        return _forward_only(network, h_ND, targets_N, matrix, bias) / count
     summed: Tensor = _ChunkedLoss.apply(network, h_ND, targets_N, matrix, bias)
-    return summed / num_targets
+    return summed / count
+
+
+class Rows(NamedTuple):
+    """What left the last layer, before the last norm, for logits and losses."""
+
+    network: Network
+    hidden: Tensor
+    """(B, S, D); row t is for token t + 1."""
+    known: Tensor | None = None
+    """Boolean (B, S): rows that predict something, and the logits of others are zeros; None if all do."""
+
+    def logits(self) -> Tensor:
+        """(B, S, V), in the dtype of the network. To be called within `Caller.settings`, as what follows."""
+        logits_BSV = self.network.end(self.hidden)
+        return logits_BSV if self.known is None else logits_BSV.masked_fill(~self.known[..., None], 0)
+
+    def loss(self, targets_BS: Tensor, count: Tensor | float | None = None) -> Tensor:
+        """`mean_loss` of the targets of these rows."""
+        if self.known is not None:
+            targets_BS = targets_BS.masked_fill(~self.known, IGNORED)
+        return mean_loss(self.network, self.hidden, targets_BS, count)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Rows":
+        """`move` of all rows, (B, S, ...) -> (B, R, ...): some of them, or the same in other places."""
+        return Rows(self.network, move(self.hidden), None if self.known is None else move(self.known))
+
+
+Reader = Callable[[Rows], Any]
 
 
 def normed_rows(network: Network, x_BSD: Tensor) -> Tensor:
@@ -144,6 +178,7 @@ def _by_kernel(
     targets_N: Tensor,
     matrix: Tensor,
     bias: Tensor | None,
+    reduction: str,
 ) -> Tensor:
     scale, softcap = network.plan.logit_scale, network.plan.final_softcap
     if scale != 1:  # the kernel knows no scale
@@ -151,4 +186,5 @@ def _by_kernel(
     options: dict[str, Any] = {}
     if "accum_dtype" in inspect.signature(fused).parameters:  # since 0.6.3
         options["accum_dtype"] = torch.float32
-    return fused(h_ND, matrix, targets_N, bias=bias, ignore_index=IGNORED, reduction="mean", softcap=softcap, **options)
+    options |= {"ignore_index": IGNORED, "reduction": reduction, "softcap": softcap}
+    return fused(h_ND, matrix, targets_N, bias=bias, **options)

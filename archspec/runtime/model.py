@@ -3,6 +3,8 @@
 Legend: B batch, T tokens, V vocab.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from archspec.runtime.cache import Cache
 from archspec.runtime.compiling import Caller
 from archspec.runtime.converging import Convergence, SettlingPass
 from archspec.runtime.decoder import Decoder
-from archspec.runtime.loss import IGNORED, mean_loss
+from archspec.runtime.loss import IGNORED, Reader, Rows, mean_loss
 from archspec.runtime.network import Network, Phase
 from archspec.runtime.padding import pad_lens, refuse_padded_sinks
 from archspec.runtime.sampling import Chooser
@@ -28,17 +30,29 @@ class Model(Network, Decoder):
     def __init__(self, plan: Plan, *, attend: Backend, compile: bool) -> None:
         super().__init__(plan, attend, Caller(compile))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, exact: bool = False) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        exact: bool = False,
+        read: Reader | None = None,
+    ) -> Any:
         """Logits (B, T, V) by teacher forcing; what stands at padded positions means nothing.
 
         `exact`: where layers iterate, token by token instead, without gradient; otherwise it changes nothing.
+        `read` makes something else of the rows that have left the last layer, and that is returned.
         """
         self._check_ids(input_ids, ("B", "T"))
         self.plan.check_context(input_ids.shape[1])
         pads_B = self._pad_lens(attention_mask, input_ids)
         if exact and self.plan.groups:
             return self._forward_by_token(input_ids, pads_B)
-        return self.run("forward", input_ids, None, pads_B)
+        if read is None:
+            return self.run("forward", input_ids, None, pads_B)
+        with self.call.settings():
+            x_BTD, run = self.begin(input_ids, None, pads_B)
+            return read(Rows(self, run.steps(self.plan.forward_steps()[1:-1], x_BTD)))
 
     @torch.no_grad()
     def _forward_by_token(self, input_ids: Tensor, pads_B: Tensor | None) -> Tensor:

@@ -14,11 +14,11 @@ from archspec.plan import AttentionPlan, CacheSlot, LayerPlan, Plan, RetentionPl
 from archspec.runtime.attention import Backend, cap
 from archspec.runtime.cache import Cache
 from archspec.runtime.compiling import Caller
-from archspec.runtime.cuda_graphs import DecodeGraphs
+from archspec.runtime.cuda_graphs import DecodeGraphs, Given
 from archspec.runtime.explaining import reads_lengths
 from archspec.runtime.layers import Attention, Block, KeyValueProjection, make_norm
 from archspec.runtime.linear import Linear, linear
-from archspec.runtime.passes import Pass
+from archspec.runtime.passes import Checkpointing, Pass
 from archspec.runtime.retention import Retention
 from archspec.runtime.rope import Table, rope_table
 from archspec.runtime.sampling import Chooser, Draw, choose
@@ -36,7 +36,7 @@ class Network(nn.Module):
     """Single rows go through kernels of their own: see `Linear`."""
     graphs: DecodeGraphs | None = None
     """Decode steps are captured and replayed: on CUDA, if compiled."""
-    gradient_checkpointing = False
+    checkpointing: Checkpointing | None = None
     """Units are run again in the backward pass, instead of keeping what they computed."""
 
     def __init__(self, plan: Plan, attend: Backend, call: Caller) -> None:
@@ -117,22 +117,23 @@ class Network(nn.Module):
         """
         with self.call.settings():
             if phase == "decode" and cache is not None and self.graphs is not None:
-                logits_B1V = self.graphs.run(lambda *given: self._decode(cache, *given), inputs, cache, pad_lens_B)
-                return logits_B1V if chooser is None else self._chosen(logits_B1V, chooser)
+                # What is drawn cannot be a part of a graph: it comes before, and is one of its inputs.
+                draw = None if chooser is None else self._draw(chooser, inputs)
+                kind = None if chooser is None else ("chosen", chooser.kind)
+                given = Given(inputs, pad_lens_B, draw)
+                return self.graphs.run(lambda given: self._decode(cache, chooser, given), kind, given, cache)
             x_BSD, run = self.begin(inputs, cache, pad_lens_B)
-            return self.end(run.steps(self._bodies[phase], x_BSD), chooser)
+            draw = None if chooser is None else self._draw(chooser, x_BSD)
+            return self.end(run.steps(self._bodies[phase], x_BSD), chooser, draw)
 
-    def _decode(self, cache: Cache, inputs: Tensor, pad_lens_B: Tensor | None) -> Tensor:
+    def _decode(self, cache: Cache, chooser: Chooser | None, given: Given) -> Tensor:
         """What a CUDA graph holds."""
-        x_BSD, run = self.begin(inputs, cache, pad_lens_B)
-        return self.end(run.steps(self._bodies["decode"], x_BSD))
+        x_BSD, run = self.begin(given.inputs, cache, given.pad_lens)
+        return self.end(run.steps(self._bodies["decode"], x_BSD), chooser, given.draw)
 
-    def _chosen(self, logits_B1V: Tensor, chooser: Chooser) -> Tensor:
-        """Tokens by the logits of a replayed graph: what is drawn for them cannot be a part of it."""
-        batch, _, vocab_size = logits_B1V.shape
-        draw = chooser.draw((batch, vocab_size), logits_B1V.dtype, logits_B1V.device)
-        ids_B: Tensor = self.call(choose, chooser.kind, logits_B1V[:, 0], draw)
-        return ids_B
+    def _draw(self, chooser: Chooser, inputs: Tensor) -> Draw | None:
+        """Chance for the next token of every row of `inputs`."""
+        return chooser.draw((inputs.shape[0], self.plan.vocab_size), self.dtype, inputs.device)
 
     def prepare(self, cache: Cache) -> None:
         """Say about a new cache what the steps of this network will make of it."""
@@ -155,12 +156,9 @@ class Network(nn.Module):
         env = Env(positions_S, dict(zip(self._rotations, tables, strict=True)), pad_lens_B)
         return x_BSD, Pass(self, 0 if cache is None else cache.num_cached_tokens, cache, env)
 
-    def end(self, x_BSD: Tensor, chooser: Chooser | None = None) -> Tensor:
-        """Logits, or vectors, from what left the last layer; or tokens."""
+    def end(self, x_BSD: Tensor, chooser: Chooser | None = None, draw: Draw | None = None) -> Tensor:
+        """Logits, or vectors, from what left the last layer; or tokens, by what a chooser drew before."""
         kind = (type(self), x_BSD.shape[1] == 1)
-        draw = None
-        if chooser is not None:
-            draw = chooser.draw((x_BSD.shape[0], self.plan.vocab_size), x_BSD.dtype, x_BSD.device)
         if chooser is None or not self.call.chooses:
             out: Tensor = self.call(leave, kind, self, x_BSD)
             return out if chooser is None else choose(out[:, -1], draw)

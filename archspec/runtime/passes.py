@@ -6,6 +6,7 @@ Legend: B batch, S query tokens, T keys in a view, D hidden, V vocab.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
 
 Late = Sequence[Tensor]
 """Keys and values of the new positions of a group's late slots: k, v, k, v, ...; (B, K, S, H) each."""
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """How units run that are run again in the backward pass."""
+
+    checkpoint: Callable[..., Any]
+    """`torch.utils.checkpoint.checkpoint`, not re-entrant, or what stands in for it."""
+    every: int = 1
+    """Layers 1, 1 + `every`, ... do so, and the others keep what they computed."""
+
+
+def plain_checkpointing() -> Checkpointing:
+    """For units that draw no random numbers, whose state would have to be kept: ours do not."""
+    return Checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
 
 
 @dataclass(frozen=True)
@@ -49,23 +65,22 @@ class Pass:
     def num_tokens(self) -> int:
         return self.env.positions.shape[0]
 
-    def call(self, unit: Callable[..., Any], kind: object, *args: Any) -> Any:
-        """The unit, which is another one for single rows, and where rows are padded.
+    def call(self, idx: int, unit: Callable[..., Any], kind: object, *args: Any) -> Any:
+        """The unit of layer `idx`, which is another one for single rows, and where rows are padded.
 
         With checkpointing it runs once more in the backward pass.
         """
         network, kind = self.network, (kind, self.num_tokens == 1, self.env.pad_lens is None)
-        if not (network.gradient_checkpointing and torch.is_grad_enabled()):
+        way = network.checkpointing
+        if way is None or idx % way.every or not torch.is_grad_enabled():
             return network.call(unit, kind, *args)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), network.call.settings()
 
-        # No unit draws random numbers, whose state would have to be kept; and those that write into a cache, which must
-        # not do so twice, run without gradient.
-        return checkpoint(
-            network.call, unit, kind, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-        )
+        # Units that write into a cache, which must not do so twice, run without gradient.
+        options = {"context_fn": contexts} if network.call.compile else {}
+        return way.checkpoint(network.call, unit, kind, *args, **options)
 
     def steps(self, steps: tuple[Step, ...], x: Tensor) -> Tensor:
         """`x` after all steps between the ends of the stack."""
@@ -103,11 +118,11 @@ class Pass:
         block, kind = network.layers[idx], network.layer_kinds[idx]
         if self.num_tokens == 1 and self.cache is not None and self.keep:
             buffer, length = self.buffer(slot), self.cache.live_len(slot, self.start + 1)
-            y_BSD: Tensor = self.call(units.own_row, kind, block, x_BSD, self.env, buffer, length, network.attend)
+            y_BSD: Tensor = self.call(idx, units.own_row, kind, block, x_BSD, self.env, buffer, length, network.attend)
             if slot.readers != (idx,):
                 self.views[slot.idx] = self.stored(slot, self.start + 1)
             return y_BSD
-        y_BSD, *chunk = self.call(units.own_layer, kind, block, x_BSD, self.env, network.attend)
+        y_BSD, *chunk = self.call(idx, units.own_layer, kind, block, x_BSD, self.env, network.attend)
         self.take(slot, (chunk[0], chunk[1]))
         return y_BSD
 
@@ -115,10 +130,10 @@ class Pass:
         norm, project = self.network.writers[slot.idx]
         kind = self.network.slot_kinds[slot.idx]
         if self.num_tokens == 1 and self.cache is not None and self.keep:
-            self.call(units.write_row, kind, norm, project, x_BSD, self.env, self.buffer(slot))
+            self.call(slot.writer_idx, units.write_row, kind, norm, project, x_BSD, self.env, self.buffer(slot))
             self.views[slot.idx] = self.stored(slot, self.start + 1)
             return
-        self.take(slot, self.call(units.write, kind, norm, project, x_BSD, self.env))
+        self.take(slot, self.call(slot.writer_idx, units.write, kind, norm, project, x_BSD, self.env))
 
     def take(self, slot: CacheSlot, chunk: Chunk) -> None:
         """New keys and values: note what readers see, and keep them."""
@@ -180,13 +195,13 @@ class Pass:
         if isinstance(block.mixer, Retention):
             state = None if self.cache is None else self.cache.storage.states[block.mixer.state_idx]
             if state is not None and self.keep:
-                return self.call(units.retain_in_place, kind, block, x_BSD, self.env, state)
-            return self.call(units.retain, kind, block, x_BSD, self.env, state)[0]
+                return self.call(idx, units.retain_in_place, kind, block, x_BSD, self.env, state)
+            return self.call(idx, units.retain, kind, block, x_BSD, self.env, state)[0]
         view = None if block.mixer is None else self.view(block.mixer)
         # Of a slot, of a chunk, in order or not: what a compiled function may not be asked to serve alike.
         lie = self.network.call.lie
         seen = None if view is None else (*view[3:], *lie(view.keys), *lie(view.values))
-        return self.call(units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
+        return self.call(idx, units.layer, (kind, seen), block, x_BSD, self.env, view, self.network.attend)
 
     def last(self) -> "Pass":
         """The same for the last position alone."""

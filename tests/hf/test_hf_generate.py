@@ -8,7 +8,7 @@ from tiny_models import ONE_LEVEL, SYSTEMS, TWO_LEVELS, core, exported, loaded, 
 from transformers import DynamicCache
 
 from archspec.hf import ArchSpecCache, ArchSpecForCausalLM
-from archspec.runtime.attention import BACKENDS
+from archspec.runtime.backends import BACKENDS
 
 EVERY = pytest.mark.parametrize("name", SYSTEMS)
 LENGTHS = (9, 4, 13)

@@ -7,9 +7,27 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_models import ONE_LEVEL, SYSTEMS, TWO_LEVELS, core, exported, loaded, random_ids
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from archspec.runtime import loss
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+
+
+class MostLogits(TorchDispatchMode):
+    """Rows of the vocabulary's size, of the operation that makes most of them."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = (t.shape for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+        self.largest = max(self.largest, *(size.numel() // 256 for size in sizes if size[-1:] == (256,)), 0)
+        return out
+
+
 EVERY = pytest.mark.parametrize("name", SYSTEMS)
 LENGTHS = (12, 7, 9)
 
@@ -79,19 +97,66 @@ def test_parts_of_a_batch_add_up_to_its_loss(name):
     assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
+@EVERY
+def test_training_holds_the_logits_of_a_part_at_a_time(name, monkeypatch):
+    """Trainer looks at nothing but the loss; who wants the logits says so, and gets those wanted."""
+    monkeypatch.setattr(loss, "FEWEST_CHUNKS", 32)
+    model, ids = loaded(name).train(), random_ids(4, 96)
+    with MostLogits() as mode:
+        out = model(ids, labels=ids)
+        out.loss.backward()
+    assert out.logits is None
+    assert out.to_tuple() == (out.loss,)
+    assert 0 < mode.largest < 4 * 96 / 2
+    for options in ({"labels": ids, "logits_to_keep": 2}, {"logits_to_keep": torch.tensor([5, 94])}):
+        with MostLogits() as mode:
+            few = model(ids, **options).logits
+        assert 0 < mode.largest < 4 * 96 / 2
+    rows = model(ids).logits
+    assert torch.equal(few, rows[:, [5, 94]])
+    assert torch.equal(model(ids, labels=ids, skip_logits=False).logits, rows)
+    assert model(ids, skip_logits=True).logits is None
+    with torch.no_grad():
+        out = model.eval()(ids, labels=ids)
+    assert torch.equal(out.logits, rows)
+
+
+@EVERY
+def test_labels_need_not_be_the_ids_and_may_be_none_of_them(name):
+    model, ids = loaded(name), random_ids(2, 12)
+    nothing = torch.full_like(ids, -100)
+    assert model(ids, labels=nothing, num_items_in_batch=7).loss.item() == 0
+    labels = nothing.clone()
+    labels[1, 7] = 3
+    expected = -model(ids).logits[1, 6].log_softmax(-1)[3]
+    assert model(ids, labels=labels).loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for count in (4, torch.tensor(4)):
+        part = model(ids, labels=labels, num_items_in_batch=count).loss
+        assert part.item() == pytest.approx(expected.item() / 4, rel=1e-5)
+
+
+def test_a_cache_that_holds_tokens_has_no_loss():
+    model, ids = loaded("dense"), random_ids(1, 8)
+    cache = model.new_cache(1, 8)
+    assert model(ids[:, :4], past_key_values=cache, labels=ids[:, :4]).loss.item() > 0
+    with pytest.raises(ValueError, match="whole sequences"):
+        model(ids[:, 4:], past_key_values=cache, labels=ids[:, 4:])
+
+
 def gradients(model, ids):
     model.train()
     model.zero_grad()
     held = {}
 
     def note(tensor):
-        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        held[storage._cdata] = storage  # kept alive, so that no other memory gets its place
         return tensor
 
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = model(ids, labels=ids).loss
-    kept = sum(size for pointer, size in held.items() if pointer not in parameters)
+    kept = sum(storage.nbytes() for pointer, storage in held.items() if pointer not in parameters)
     loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, kept
 
@@ -109,6 +174,34 @@ def test_checkpointing_gives_the_same_gradients_from_less_memory(name):
     assert gradients(model, ids)[1] == bytes_kept
     with pytest.raises(ValueError, match="use_reentrant"):
         model.gradient_checkpointing_enable({"use_reentrant": True})
+
+
+def test_every_other_layer_may_keep_its_activations():
+    model, ids = loaded("dense"), random_ids(2, 48)
+    _, none_kept = gradients(model, ids)
+    model.activation_checkpointing_enable(every_n_layers=2)
+    _, some_kept = gradients(model, ids)
+    model.activation_checkpointing_enable()
+    _, all_kept = gradients(model, ids)
+    assert all_kept < some_kept < none_kept
+    assert model.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("name", ["yoco_window", "lckv", "block_prefix"])
+def test_dropout_of_adapters_is_the_same_when_a_layer_runs_again(name):
+    model, ids = loaded(name), random_ids(2, 24)
+    targets = ["q_proj", "o_proj", "down_proj"]
+    config = LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False, lora_dropout=0.5)
+    torch.manual_seed(0)
+    adapted, found = get_peft_model(model, config), []
+    for enabled in (False, True):
+        if enabled:
+            adapted.gradient_checkpointing_enable()
+        torch.manual_seed(1)
+        found.append(gradients(adapted, ids)[0])
+    assert found[0].keys() == found[1].keys()
+    assert any(grad.any() for grad in found[0].values())
+    assert all(torch.allclose(found[0][key], found[1][key], atol=1e-6) for key in found[0])
 
 
 @EVERY

@@ -76,6 +76,15 @@ def test_account_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "recompiled" not in shown
 
 
+@pytest.mark.usefixtures("no_code")
+def test_levels_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    print_account(archspec.compile(archspec.parse(NANO / "nano_block.arch")), as_json=False, training=False)
+    shown = capsys.readouterr().out
+    for level in ("blocks", "tokens"):
+        assert re.search(rf"^prefill, {level} layers 1-4 \(4\): (cpu|sdpa), ", shown, re.MULTILINE)
+    assert "recompiled" not in shown
+
+
 def test_recompilations_are_noted_with_their_reasons() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, flag: x + 1 if flag else x - 1, backend="eager")

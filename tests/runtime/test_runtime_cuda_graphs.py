@@ -7,8 +7,10 @@ from hand_plans import sharp_model, tokens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import archspec
 from archspec.runtime.cuda_graphs import CudaGraph, DecodeGraphs
 from archspec.runtime.network import Network
+from archspec.runtime.sampling import Chooser, sample
 
 
 class Recorded(TorchDispatchMode):
@@ -60,6 +62,13 @@ def captured(model, cache):
     return found
 
 
+LEVELS = """model levels { vocab 61, norm rms(1e-5), ffn swiglu(48), rope 10000, heads 4 x 8
+  blocks of 4 tokens { layers 2, width 32, embed lookup 8 concat
+    layers 1-2 attend
+    emit context }
+  tokens in block { layers 2, width 32
+    prefix 2 from blocks.context
+    layers 1-2 attend } }"""
 PLANS = {**hand_plans.ALL, **hand_plans.LATE}
 
 
@@ -116,6 +125,41 @@ def test_outputs_are_the_callers():
     captured(model, cache)
     rows = [model.decode(ids[:, t], cache) for t in range(12)]
     torch.testing.assert_close(torch.stack(rows, dim=1), model(ids), atol=1e-5, rtol=1e-4)
+
+
+WAYS = [{}, {"temperature": 0.8}, {"temperature": 1.2, "top_k": 5}, {"temperature": 1.0, "top_k": 20, "top_p": 0.7}]
+
+
+@pytest.mark.parametrize("make", ["shared", "late", "levels"])
+@torch.no_grad()
+def test_tokens_are_chosen_in_the_graph_as_without(make):
+    """Greedily and by chance: for a seed the tokens that are chosen by the logits of the plain step; chance is new in
+    every replay, and other numbers of a way are other graphs only where a graph must hold them."""
+    if make == "levels":
+        spec = archspec.parse_spec_text(LEVELS)
+        model, plain = (archspec.compile(spec, seed=3, compile=False) for _ in range(2))
+    else:
+        model, plain = sharp_model(PLANS[make]()), sharp_model(PLANS[make]())
+    caches = [m.new_cache(2, 300) for m in (model, plain)]
+    graphs = captured(model, caches[0])[-1]
+    for m, cache in zip((model, plain), caches, strict=True):
+        m.prefill(tokens(2, 8), cache)
+    counts = []
+    for number, way in enumerate((*WAYS, {"temperature": 0.5}, {"temperature": 1.2, "top_k": 6})):
+        chooser = Chooser(**way, generator=torch.Generator().manual_seed(number))
+        other = torch.Generator().manual_seed(number)
+        ids_B, seen = tokens(2, 1)[:, 0], []
+        for _ in range(12):
+            logits_BV = plain.decode(ids_B, caches[1])
+            ids_B = model.decode(ids_B, caches[0], chooser=chooser)
+            assert torch.equal(ids_B, sample(logits_BV, **way, generator=other))
+            seen.append(ids_B.tolist())
+        assert way == {} or len(set(map(tuple, seen))) > 2
+        assert way == {} or torch.equal(torch.rand(3, generator=chooser.generator), torch.rand(3, generator=other))
+        counts.append(graphs.num_captured)
+    assert graphs.failure is None
+    assert counts[4] == counts[3]  # a temperature is a tensor
+    assert counts[5] > counts[4]  # the number of `top_k` is a size
 
 
 @torch.no_grad()

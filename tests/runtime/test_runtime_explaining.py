@@ -6,9 +6,11 @@ import pytest
 import torch
 from hand_plans import sharp_model, tokens
 
+import archspec
 from archspec.runtime import backends, compiling, flash
-from archspec.runtime.choosing import why
-from archspec.runtime.explaining import explain, reads_lengths
+from archspec.runtime.build import build_meta
+from archspec.runtime.choosing import Kernels, why
+from archspec.runtime.explaining import calls, explain, reads_lengths
 
 PLANS = {**hand_plans.ALL, **hand_plans.LATE}
 
@@ -32,6 +34,44 @@ def test_every_layer_is_explained():
         (line,) = [line for line in lines if line.phase == phase]
         assert line.backend == "matmul"
         assert not set(line.layers) & set(retention.layers)
+
+
+GEMMA = """model gemma { layers 2, width 32, vocab 61, heads 2 x 256, kv heads 1, rope 10000, ffn geglu(48)
+  attention softcap 50, final softcap 30
+  layers 1 attend, window 64
+  layers 2 attend }"""
+YOCO = """model yoco { layers 2, width 32, vocab 61, heads 2 x 64, rope 10000, ffn swiglu(48)
+  layers 1 attend, window 64
+  cache@1: kv heads 2 x 64
+  layers 2 cross-attend to cache@1 }"""
+LATE = """model late { layers 3, width 32, vocab 61, heads 2 x 64, rope 10000, ffn swiglu(48)
+  layers 1, 3 attend, kv heads 2
+  layers 2 cross-attend to cache@3
+  iterate layers 2-3: 3 forward, 2 backward }"""
+FLASH_2 = Kernels("flash-attn 2", "flash-attn 2")
+ALL_FLASH = [["flash"] * 4] * 2
+ON_CUDA = [
+    (GEMMA, "bfloat16", FLASH_2, ALL_FLASH),
+    (GEMMA, "bfloat16", None, [["flex", "flex", "sdpa", "flex"]] * 2),
+    (GEMMA, "float32", FLASH_2, [["flex", "flex", "sdpa", "flex"]] * 2),
+    (YOCO, "float16", FLASH_2, ALL_FLASH),
+    (YOCO, "bfloat16", None, [["flex", "flex", "sdpa", "flex"], ["sdpa", "flex", "sdpa", "sdpa"]]),
+    (YOCO, "float64", FLASH_2, [["sdpa"] * 4] * 2),
+    (LATE, "bfloat16", FLASH_2, [["flash"] * 4] * 3),
+    (LATE, "bfloat16", None, [["sdpa", "flex", "sdpa", "sdpa"]] * 3),
+]
+
+
+@pytest.mark.parametrize(("text", "dtype", "installed", "wanted"), ON_CUDA)
+def test_what_auto_takes_on_a_cuda_device(text, dtype, installed, wanted):
+    """Of a layer: for prefill, its later chunks, decode and training; no such device is needed to say so."""
+    model = build_meta(archspec.plan(archspec.parse_spec_text(text)), dtype)
+    for layer, names in zip(model.layers, wanted, strict=True):
+        slot = model.plan.slots[layer.mixer.slot_idx]
+        asked = calls(layer.mixer, slot, torch.device("cuda"), model.dtype)
+        choices = [why(call, "auto", installed, True) for call in asked.values()]
+        assert [choice.backend for choice in choices] == names
+        assert all(choice.reason for choice in choices)
 
 
 @pytest.mark.usefixtures("stand_in")

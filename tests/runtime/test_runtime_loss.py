@@ -75,6 +75,37 @@ def test_in_bfloat16_the_loss_is_wide_and_gradients_are_as_good_as_plain_ones():
     compare(model, found, plain_loss(model, ids), atol=2e-2, rtol=2e-2)
 
 
+def levels_model(vocab_size=256):
+    text = NANO_BLOCK.read_text().replace("vocab 256", f"vocab {vocab_size}")
+    return archspec.compile(archspec.parse_spec_text(text), compile=False)
+
+
+def dense_model(vocab_size=97):
+    return sharp_model(replace(hand_plans.dense(), vocab_size=vocab_size))
+
+
+@pytest.mark.parametrize("make", [dense_model, levels_model])
+def test_readers_get_the_rows_before_they_are_logits(make):
+    model = make().double()
+    ids = tokens(2, 15)
+    mask = (torch.arange(15) >= torch.tensor([0, 6])[:, None]).long()
+    found = model(ids, mask, read=lambda rows: rows.logits())
+    wanted = model(ids, mask)
+    torch.testing.assert_close(found, wanted)
+    few = model(ids, mask, read=lambda rows: rows.moved(lambda x: x[:, [3, 14]]).logits())
+    torch.testing.assert_close(few, wanted[:, [3, 14]])
+    short = model(ids[:, :2], read=lambda rows: rows.logits())
+    torch.testing.assert_close(short, model(ids[:, :2]))
+    targets = ids.masked_fill(mask == 0, IGNORED).roll(-1, 1)
+    targets[:, -1] = IGNORED
+    known = wanted.abs().sum(-1) > 0
+    mean = F.cross_entropy(wanted[known], targets[known])
+    compare(model, model(ids, mask, read=lambda rows: rows.loss(targets)), mean)
+    count = int((targets[known] != IGNORED).sum())
+    mean = F.cross_entropy(model(ids, mask)[known], targets[known])
+    compare(model, model(ids, mask, read=lambda rows: rows.loss(targets, 2 * count)), mean / 2)
+
+
 def test_frozen_parts_get_no_gradient_and_the_others_the_same():
     model = sharp_model(hand_plans.dense()).double()
     ids = tokens(2, 12)
@@ -131,15 +162,6 @@ def largest_output(call):
     with LargestOutput() as mode:
         call()
     return mode.largest
-
-
-def levels_model(vocab_size=256):
-    text = NANO_BLOCK.read_text().replace("vocab 256", f"vocab {vocab_size}")
-    return archspec.compile(archspec.parse_spec_text(text), compile=False)
-
-
-def dense_model(vocab_size):
-    return sharp_model(replace(hand_plans.dense(), vocab_size=vocab_size))
 
 
 @pytest.mark.parametrize("make", [dense_model, levels_model])
@@ -219,6 +241,8 @@ def test_a_fused_kernel_is_used_where_it_serves(head, monkeypatch):
         monkeypatch.setattr(loss, "pick_fused", lambda device, dtype: fused)
         compare(model, model.loss(ids), wanted)
         assert calls == [((28, hand_plans.WIDTH), torch.float32)]
+        total = model(ids[:, :-1], read=lambda rows: rows.loss(ids[:, 1:], 7))
+        compare(model, total, 4 * plain_loss(model, ids))
     finally:
         loss._liger.cache_clear()
 

@@ -214,8 +214,12 @@ import torch._inductor.compile_fx
 torch._inductor.compile_fx.compile_fx = torch._dynamo.optimize = never
 from archspec.runtime.package import UncompiledWarning
 warnings.simplefilter("error", UncompiledWarning)
+from torch._dynamo.utils import counters
 from archspec.cli.main import main
-main()
+try:
+    main()
+finally:
+    assert not counters["frames"] and not counters["stats"], "dynamo looked at something"
 """
 
 

@@ -45,10 +45,9 @@ def attend_near(
 
     def near(x_T: Tensor, dim: int, value: int) -> Tensor:
         """What blocks see of the keys: R of them every L places, along `dim`."""
-        own = x_T.narrow(dim, visibility.stored_sinks, x_T.shape[dim] - visibility.stored_sinks)
-        before = window - 1 if front == 0 else 0
-        if front:
-            own = own.narrow(dim, front - (window - 1), own.shape[dim] - (front - (window - 1)))
+        # Lengths by the number of queries alone: a compiler need not find out that there are as many keys.
+        skipped, before = (front - (window - 1), 0) if front else (0, window - 1)
+        own = x_T.narrow(dim, visibility.stored_sinks + skipped, num_tokens + window - 1 - before)
         tail = (0, 0) * (x_T.ndim - 1 - dim)
         return F.pad(own, (*tail, before, behind), value=value).unfold(dim, window - 1 + length, length)
 

@@ -96,6 +96,12 @@ class LevelsPlan(Sizes):
             yield replace(term, length=Length(tokens_each=None, limit=term.length.of(self.block_positions)))
 
     @property
+    def prefill_chunk(self) -> int | None:
+        """Tokens of a prompt that are prefilled at a time, whole blocks; None: all."""
+        chunk = self.blocks.prefill_chunk
+        return None if chunk is None else chunk * self.block_length
+
+    @property
     def max_context(self) -> None:
         return None
 

@@ -157,6 +157,10 @@ class LayerPlan:
         return self.residual == "parallel-one-norm" and self.mixer is not None and self.ffn is not None
 
 
+PREFILL_CHUNK = 2048
+"""Positions of a sequence that a prefill takes up at a time: as many as keep all units of a machine at work, and no
+more, since its activations grow with them."""
+
 Op = Literal["embed", "write", "layer", "iterate", "last", "head"]
 
 
@@ -284,6 +288,19 @@ class Plan(Sizes):
         """Prefill: all positions up to the exit, the last position after it."""
         cut = self.exit_idx if early_exit else len(self.body)
         return (Step("embed"), *self.body[:cut], Step("last"), *self.body[cut:], Step("head"))
+
+    def fill_steps(self, early_exit: bool = True) -> tuple[Step, ...]:
+        """Prefill of all chunks of a prompt but the last: what later positions need of these."""
+        return (Step("embed"), *self.body[: self.exit_idx if early_exit else len(self.body)])
+
+    @property
+    def prefill_chunk(self) -> int | None:
+        """Tokens of a prompt that are prefilled at a time; None: all.
+
+        Where layers iterate that is a matter of numbers: a chunk would see caches of the chunks before it as their last
+        pass left them, not pass by pass as in training.
+        """
+        return None if self.groups else PREFILL_CHUNK
 
     def decode_steps(self) -> tuple[Step, ...]:
         """One token: nothing iterates, since late readers see earlier tokens only."""

@@ -43,7 +43,8 @@ class View(NamedTuple):
     queries' own, which are S. Nothing of a sink is in the front, so that no position is there twice.
 
     On a `line`, position t lies in place t, and places behind the last query are empty. In a `ring` of that many places
-    they fill from the first on, and what is forgotten is overwritten.
+    they fill from the first on, and what is forgotten is overwritten. With a `tail`, a line ends with the queries' own
+    positions, and others are before them.
     """
 
     keys: Tensor
@@ -53,6 +54,7 @@ class View(NamedTuple):
     sinks: int = 0
     line: bool = False
     ring: int | None = None
+    tail: bool = False
 
     @property
     def from_start(self) -> bool:
@@ -67,7 +69,7 @@ holds exactly what the query sees; nothing but their positions."""
 
 @dataclass
 class Visibility:
-    """Which keys a query sees. `front`, `stored_sinks`, `line` and `ring` are those of the view."""
+    """Which keys a query sees. `front`, `stored_sinks`, `line`, `ring` and `tail` are those of the view."""
 
     q_positions: Tensor
     k_positions: Tensor
@@ -78,6 +80,7 @@ class Visibility:
     stored_sinks: int = 0
     line: bool = False
     ring: int | None = None
+    tail: bool = False
     _mask: Tensor | None = field(default=None, repr=False)
 
     @property

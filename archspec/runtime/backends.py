@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.runtime import flash, flex, kernels, near
+from archspec.runtime import flash, flex, kernels, near, past
 from archspec.runtime.attention import EVERYTHING, Backend, Scoring, Sight, Visibility, apart, cap
 from archspec.runtime.choosing import Call, for_rows, why
 
 FAR_SCORES = 1 << 22
-"""Scores of one head that `attend_far` holds a mask for at a time."""
+"""Scores of one head that `attend_in_turn` holds a mask for at a time."""
 
 
 def attend_sdpa(
@@ -102,6 +102,8 @@ def _by_structure(
     if q.shape[-1] != keys.shape[-1]:
         keys = apart(keys, visibility.k_positions < visibility.sight.sinks)
     if q.shape[2] > 1 and near.fits(visibility):
+        if q.device.type == "cpu" and not torch.is_grad_enabled():
+            return _in_turn(attend, q, keys, values, visibility, scoring)
         return near.attend_near(attend, q, keys, values, visibility, scoring)
     if q.shape[2] > 1 and visibility.by_order and not visibility.sight.sees_self:
         # One place to the right, and it is the order of queries that see themselves; the first sees nothing.
@@ -110,23 +112,29 @@ def _by_structure(
         rest = attend(q[:, :, 1:], keys[:, :, :-1], values[:, :, :-1], later, scoring)
         return F.pad(rest, (0, 0, 1, 0))
     if q.shape[2] > 1 and visibility.front is None and not torch.is_grad_enabled():
-        return _far(attend, q, keys, values, visibility, scoring)
+        if attend is _sdpa and past.fits(q, values, visibility, scoring):
+            return past.attend_past(q, keys, values, visibility, scoring)
+        return _in_turn(attend, q, keys, values, visibility, scoring)
     return attend(q, keys, values, visibility, scoring)
 
 
-def _far(attend: Backend, q: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:
-    """Many queries over stored keys, a block of queries at a time, so that masks stay small."""
+def _in_turn(
+    attend: Backend, q: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scoring: Scoring
+) -> Tensor:
+    """Many queries, a block of them at a time, so that masks stay small and nothing is put together for all blocks."""
     sight = visibility.sight
-    out: Tensor = torch.ops.archspec.attend_far(
+    near_keys = near.fits(visibility)
+    out: Tensor = torch.ops.archspec.attend_in_turn(
         q, keys, values, visibility.q_positions, visibility.k_positions, visibility.pad_lens, scoring.sink_logits,
         -1 if sight.window is None else sight.window, sight.sinks, sight.sees_self,
+        visibility.front if near_keys else -1, visibility.stored_sinks,
         scoring.scale, scoring.softcap or 0.0, attend is _matmul,
     )  # fmt: skip
     return out
 
 
-@torch.library.custom_op("archspec::attend_far", mutates_args=())
-def attend_far(
+@torch.library.custom_op("archspec::attend_in_turn", mutates_args=())
+def attend_in_turn(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -137,28 +145,37 @@ def attend_far(
     window: int,
     sinks: int,
     sees_self: bool,
+    front: int,
+    stored_sinks: int,
     scale: float,
     softcap: float,
     by_products: bool,
 ) -> Tensor:
-    """Attention in blocks of queries whose masks have at most `FAR_SCORES` places.
+    """Attention in blocks of queries. With a `front`, 0 or more, each looks at the keys near it; else at all of them,
+    and masks have at most `FAR_SCORES` places.
 
     One operator, so that no graph holds the loop: how often it runs depends on lengths.
     """
     attend = _matmul if by_products else _sdpa
     sight = Sight(None if window < 0 else window, sinks, sees_self)
     scoring = Scoring(scale, softcap or None, sink_logits)
-    size = max(1, FAR_SCORES // keys.shape[2])
-    blocks = [
-        attend(rows, keys, values, Visibility(places, k_positions, sight, pad_lens), scoring)
-        for rows, places in zip(q.split(size, dim=2), q_positions.split(size), strict=True)
-    ]
-    return torch.cat(blocks, dim=2).contiguous()
+    size = max(1, FAR_SCORES // keys.shape[2]) if front < 0 else near.turn_len(window)
+    out = _in_turn_shape(q, keys, values)
+    for begin in range(0, q.shape[2], size):
+        rows = slice(begin, begin + size)
+        seen = keys, values, k_positions
+        if front >= 0:
+            first = stored_sinks + front + begin
+            seen = near.seen(*seen, first, first + q[:, :, rows].shape[2], sight, stored_sinks)
+        visibility = Visibility(q_positions[rows], seen[2], sight, pad_lens)
+        out[:, :, rows] = attend(q[:, :, rows], *seen[:2], visibility, scoring)
+    return out
 
 
-@attend_far.register_fake
-def _far_shape(q: Tensor, keys: Tensor, values: Tensor, *rest: object) -> Tensor:
-    return q.new_empty((*q.shape[:3], values.shape[3]))
+@attend_in_turn.register_fake
+def _in_turn_shape(q: Tensor, keys: Tensor, values: Tensor, *rest: object) -> Tensor:
+    batch, num_heads, num_tokens, _ = q.shape
+    return q.new_empty((batch, num_tokens, num_heads, values.shape[3])).transpose(1, 2)
 
 
 def _sdpa(q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:

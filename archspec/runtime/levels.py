@@ -60,6 +60,8 @@ class LevelsModel(Decoder):
         call = Caller(compile)
         self.blocks, self.tokens = BlockStack(plan, attend, call), TokenStack(plan, attend, call)
         self.arch_text = ""
+        self.prefill_chunk = plan.prefill_chunk
+        """Tokens of a prompt that are prefilled at a time, whole blocks of them; None: all."""
 
     def forward(
         self,
@@ -138,11 +140,13 @@ class LevelsModel(Decoder):
         exact: bool = False,
         chooser: Chooser | None = None,
     ) -> Tensor:
-        """Logits (B, V) of the last position; call again with the next chunk of a long prompt.
+        """Logits (B, V) of the last position; call again with what follows.
 
         With a `chooser`, the tokens (B,) that it chooses by these logits instead.
-        The first chunk settles where blocks begin: it ends one, unless `prompt_len` gives the length of the whole
-        prompt, which then does. Only the first chunk may begin with padding. Effects: fills `cache`.
+        The first call settles where blocks begin: its tokens end one, unless `prompt_len` gives the length of the whole
+        prompt, which then does. Only the first call may begin with padding. Effects: fills `cache`.
+
+        A long prompt is taken up in chunks as by `Model.prefill`; all but the last pass nothing but the block level.
         """
         self._check_ids(input_ids, ("B", "T"))
         self._check_cache(cache, *input_ids.shape)
@@ -153,7 +157,30 @@ class LevelsModel(Decoder):
         elif attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError("only the first chunk of a prompt may hold padding, and this cache holds tokens")
         phase: Phase = "prefill" if early_exit else "prefill in full"
-        return self._append(input_ids, cache, Mode(phase, exact and self._iterates, chooser))
+        mode = Mode(phase, exact and self._iterates, chooser)
+        if self.prefill_chunk is not None and not mode.one_by_one:
+            input_ids = self._fill(input_ids, cache, self.prefill_chunk, early_exit)
+        return self._append(input_ids, cache, mode)
+
+    def _fill(self, ids_BT: Tensor, cache: LevelsCache, chunk: int, early_exit: bool) -> Tensor:
+        """Take up chunks of whole blocks; what is left completes one at least."""
+        length = self.plan.block_length
+        size = max(chunk // length, 1) * length
+        with self.tokens.call.settings():
+            while cache.num_open + ids_BT.shape[1] >= size + length:
+                num_open = cache.num_open
+                whole_BN = torch.cat((cache.open_ids[:, :num_open], ids_BT[:, : size - num_open]), dim=1)
+                self.blocks.fill(self._vectors(whole_BN), cache.blocks, early_exit=early_exit)
+                cache.num_cached_tokens += size - num_open
+                ids_BT = ids_BT[:, size - num_open :]
+        return ids_BT
+
+    def _vectors(self, ids_BN: Tensor) -> Tensor:
+        """What enters the block level, (B, K, D), of the tokens of whole blocks."""
+        stack = self.blocks
+        ids_BKL = ids_BN.unflatten(1, (-1, self.plan.block_length))
+        vectors_BKD: Tensor = stack.call(block_vectors, ids_BKL.shape[1] == 1, stack, stack.call.marked(ids_BKL))
+        return vectors_BKD
 
     @torch.no_grad()
     def decode(self, token_ids: Tensor, cache: LevelsCache, *, chooser: Chooser | None = None) -> Tensor:
@@ -179,7 +206,7 @@ class LevelsModel(Decoder):
         out: Tensor | None = None
         if num_complete:
             whole_BN = torch.cat((cache.open_ids[:, :num_open], ids_BS), dim=1)[:, : num_complete * length]
-            context_BD = self._run_blocks(whole_BN.unflatten(1, (-1, length)), cache, mode)
+            context_BD = self._run_blocks(whole_BN, cache, mode)
             out = self._run_start(context_BD, cache, mode._replace(chooser=None) if num_left else mode)
             ids_BS, num_open = ids_BS[:, ids_BS.shape[1] - num_left :], 0
         if ids_BS.shape[1]:
@@ -195,12 +222,13 @@ class LevelsModel(Decoder):
             return logits_BV
         return choose(logits_BV, chooser.draw((cache.batch, self.plan.vocab_size), self.dtype, self.device))
 
-    def _run_blocks(self, ids_BKL: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
+    def _run_blocks(self, ids_BN: Tensor, cache: LevelsCache, mode: Mode) -> Tensor:
         """The context that the last of these blocks emits."""
-        if mode.one_by_one and ids_BKL.shape[1] > 1:
-            return [self._run_blocks(ids, cache, Mode()) for ids in ids_BKL.split(1, dim=1)][-1]
-        stack, num_blocks = self.blocks, ids_BKL.shape[1]
-        vectors_BKD = stack.call(block_vectors, num_blocks == 1, stack, stack.call.marked(ids_BKL))
+        stack, length = self.blocks, self.plan.block_length
+        num_blocks = ids_BN.shape[1] // length
+        if mode.one_by_one and num_blocks > 1:
+            return [self._run_blocks(ids, cache, Mode()) for ids in ids_BN.split(length, dim=1)][-1]
+        vectors_BKD = self._vectors(ids_BN)
         phase = mode.phase if num_blocks > 1 else "decode"
         context_BD = stack.run(phase, vectors_BKD, cache.blocks, cache.blocks.pad_lens_B)[:, -1]
         cache.blocks.advance(num_blocks)

@@ -59,15 +59,12 @@ def measure_passes(
         parameter.zero_()
     ids = torch.zeros((batch, context), dtype=torch.int64, device=model.device)
     cache: Any = model.new_cache(batch, context)
-
-    def prefill(num_tokens: int) -> None:
-        for begin in range(0, num_tokens, chunk or context):
-            model.prefill(ids[:, begin : min(begin + (chunk or context), num_tokens)], cache)
-
-    filled = peak_of(lambda: prefill(context), model.device)
+    model.prefill_chunk = chunk
+    filled = peak_of(lambda: model.prefill(ids, cache), model.device)
     cache.reset()
     last = min(plan.block_length if isinstance(plan, LevelsPlan) else 1, context)
-    prefill(context - last)
+    if context > last:
+        model.prefill(ids[:, last:], cache)
     decoded = [peak_of(lambda: model.decode(ids[:, 0], cache), model.device) for _ in range(last)]
     return filled, max(decoded, key=lambda peak: peak.tensors)
 

@@ -29,6 +29,8 @@ class Model(Network, Decoder):
 
     def __init__(self, plan: Plan, *, attend: Backend, compile: bool) -> None:
         super().__init__(plan, attend, Caller(compile))
+        self.prefill_chunk = plan.prefill_chunk
+        """Tokens of a prompt that are prefilled at a time, so that activations do not grow with it; None: all."""
 
     def forward(
         self,
@@ -103,11 +105,14 @@ class Model(Network, Decoder):
         exact: bool = False,
         chooser: Chooser | None = None,
     ) -> Tensor:
-        """Logits (B, V) of the last position; call again with the next chunk of a long prompt.
+        """Logits (B, V) of the last position; call again with what follows.
+
+        A long prompt is taken up in chunks of `prefill_chunk` tokens, all but the last without the layers behind the
+        exit. That changes neither logits nor caches; only where layers iterate it would, so there is one chunk there.
 
         With a `chooser`, the tokens (B,) that it chooses by these logits instead.
         `early_exit=False` runs every layer for every position, to the same result; `exact` as for `forward`.
-        Only the first chunk may begin with padding. Effects: fills `cache`.
+        Only the first call may begin with padding. Effects: fills `cache`.
         """
         self._check_ids(input_ids, ("B", "T"))
         num_tokens = input_ids.shape[1]
@@ -118,13 +123,18 @@ class Model(Network, Decoder):
             raise ValueError("only the first chunk of a prompt may hold padding, and this cache holds tokens")
         if pads_B is not None:
             cache.pad_lens_B = pads_B
-        if num_tokens == 1 or (exact and self.plan.groups):
-            for ids_B in input_ids[:, :-1].unbind(1):
-                self.decode(ids_B, cache)
-            return self.decode(input_ids[:, -1], cache, chooser=chooser)
+        one_by_one = exact and self.plan.groups
+        *before, last = input_ids.split(1 if one_by_one else self.prefill_chunk or num_tokens, dim=1)
+        for ids_BS in before:
+            if one_by_one:
+                self.decode(ids_BS[:, 0], cache)
+            else:
+                self.fill(ids_BS, cache, early_exit=early_exit)
+        if last.shape[1] == 1:
+            return self.decode(last[:, 0], cache, chooser=chooser)
         phase: Phase = "prefill" if early_exit else "prefill in full"
-        out = self.run(phase, input_ids, cache, cache.pad_lens_B, chooser)
-        cache.advance(num_tokens)
+        out = self.run(phase, last, cache, cache.pad_lens_B, chooser)
+        cache.advance(last.shape[1])
         return out[:, 0] if chooser is None else out
 
     @torch.no_grad()

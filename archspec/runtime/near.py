@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.runtime.attention import Backend, Scoring, Visibility, visible_mask
+from archspec.runtime.attention import Backend, Scoring, Sight, Visibility, visible_mask
 
 MOST_QUERIES, FEWEST_QUERIES = 256, 16
 """A block of L queries is scored against W + L - 1 keys, of which each query needs W: small blocks waste little, and
@@ -26,8 +26,29 @@ def fits(visibility: Visibility) -> bool:
 
 
 def block_len(window: int) -> int:
-    """Queries of a block."""
+    """Queries of a block, where all blocks are one batch."""
     return max(FEWEST_QUERIES, min(MOST_QUERIES, window // 4))
+
+
+def turn_len(window: int) -> int:
+    """Queries of a block, where blocks take turns: each costs a call, but no copy of the keys."""
+    return max(64, min(MOST_QUERIES, window // 8))
+
+
+def seen(
+    keys_BKTH: Tensor, values_BKTH: Tensor, positions_T: Tensor, begin: int, end: int, sight: Sight, stored_sinks: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What queries see whose own keys are those from place `begin` to place `end`, with sinks in front."""
+    window, sinks, _ = sight
+    first = max(stored_sinks, begin - (window or 1) + 1)
+    apart = sinks > 0 and first > sinks
+    first = 0 if sinks and not apart else first
+
+    def near_ones(x: Tensor, dim: int) -> Tensor:
+        own = x.narrow(dim, first, end - first)
+        return torch.cat((x.narrow(dim, 0, sinks), own), dim) if apart else own
+
+    return near_ones(keys_BKTH, 2), near_ones(values_BKTH, 2), near_ones(positions_T, 0)
 
 
 def attend_near(

@@ -55,6 +55,7 @@ class Network(nn.Module):
                 self.caches._modules[slot.name] = KeyValueProjection(slot, width)
         self.norm = make_norm(plan.final_norm, width)
         self.lm_head = _make_head(plan)
+        self._fills = {early_exit: plan.fill_steps(early_exit)[1:] for early_exit in (True, False)}
         self._bodies: dict[Phase, tuple[Step, ...]] = {
             "forward": plan.forward_steps()[1:-1],
             "prefill": plan.prefill_steps()[1:-1],
@@ -125,6 +126,16 @@ class Network(nn.Module):
             x_BSD, run = self.begin(inputs, cache, pad_lens_B)
             draw = None if chooser is None else self._draw(chooser, x_BSD)
             return self.end(run.steps(self._bodies[phase], x_BSD), chooser, draw)
+
+    def fill(self, inputs: Tensor, cache: Cache, *, early_exit: bool = True) -> None:
+        """Execute what a prefill does with the next tokens of `cache` if others of the prompt follow.
+
+        Effects: as of `run`, and `cache` advances.
+        """
+        with self.call.settings():
+            x_BSD, run = self.begin(inputs, cache, cache.pad_lens_B)
+            run.steps(self._fills[early_exit], x_BSD)
+        cache.advance(inputs.shape[1])
 
     def _decode(self, cache: Cache, chooser: Chooser | None, given: Given) -> Tensor:
         """What a CUDA graph holds."""

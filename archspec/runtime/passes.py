@@ -138,18 +138,22 @@ class Pass:
     def take(self, slot: CacheSlot, chunk: Chunk) -> None:
         """New keys and values: note what readers see, and keep them."""
         self.written[slot.idx] = chunk
-        self.show(slot, chunk)
-        if self.keep and self.cache is not None:
+        kept = self.keep and self.cache is not None
+        in_place = kept and self.start > 0 and slot.window is None
+        if not in_place:
+            self.show(slot, chunk, self.joined(slot, chunk))
+        if kept:
             keep_newest(self.buffer(slot), chunk, slot, self.start)
-            if self.start and slot.window is None:
-                self.views[slot.idx] = self.stored(slot, self.start + self.num_tokens, exact=True)
+        if in_place:
+            stored = self.stored(slot, self.start + self.num_tokens, exact=True)
+            self.show(slot, chunk, stored._replace(tail=True))
 
-    def show(self, slot: CacheSlot, chunk: Chunk) -> None:
+    def show(self, slot: CacheSlot, chunk: Chunk, view: View) -> None:
         """Readers see these new keys and values from now on."""
         for key in [key for key in self.views if isinstance(key, tuple) and key[0] == slot.idx]:
             del self.views[key]
         self.shown[slot.idx] = chunk
-        self.views[slot.idx] = self.joined(slot, chunk)
+        self.views[slot.idx] = view
 
     def joined(self, slot: CacheSlot, chunk: Chunk) -> View:
         """What readers see of a slot if new keys and values are put behind it, in memory of their own."""
@@ -159,7 +163,7 @@ class Pass:
             return view_before(self.buffer(slot), chunk, slot, slot.window, slot.sinks, self.start)
         old = self.stored(slot, self.start, exact=True)
         keys, values = torch.cat((old.keys, chunk[0]), dim=2), torch.cat((old.values, chunk[1]), dim=2)
-        return View(keys, values, torch.cat((old.positions, self.env.positions)), line=True)
+        return View(keys, values, torch.cat((old.positions, self.env.positions)), line=True, tail=True)
 
     def buffer(self, slot: CacheSlot) -> Tensor:
         if self.cache is None:
@@ -206,7 +210,7 @@ class Pass:
     def last(self) -> "Pass":
         """The same for the last position alone."""
         views: dict[object, View] = {
-            key: view._replace(front=None, sinks=0, line=view.line or view.from_start)
+            key: view._replace(front=None, sinks=0, line=view.line or view.from_start, tail=False)
             for key, view in self.views.items()
             if isinstance(key, int)
         }
@@ -225,7 +229,8 @@ class Pass:
     def once(self, group: IterationGroup, x_BSD: Tensor, late: Late, keep: bool) -> tuple[Tensor, Late]:
         """One pass of a group, given the late keys and values of the pass before: its output, and its own."""
         for idx, chunk in zip(group.late_slots, zip(late[::2], late[1::2], strict=True), strict=True):
-            self.show(self.network.plan.slots[idx], chunk)
+            slot = self.network.plan.slots[idx]
+            self.show(slot, chunk, self.joined(slot, chunk))
         y_BSD = replace(self, keep=keep).steps(group.steps, x_BSD)
         return y_BSD, tuple(tensor for idx in group.late_slots for tensor in self.written[idx])
 

@@ -24,6 +24,7 @@ class Case:
     stored_sinks: int = 0
     line: bool = False
     ring: int | None = None
+    tail: bool = False
     late: bool = False
     pads: tuple[int, ...] | None = None
     softcap: float | None = None
@@ -48,6 +49,7 @@ STRUCTURES = [
     Case("start-sinks", run(9), run(9), front=0, window=3, sinks=2),
     Case("first-row", (0,), (0,), front=0),
     Case("chunk", run(5, 9), run(9), line=True),
+    Case("chunk-behind-others", run(5, 9), run(9), line=True, tail=True),
     Case("chunk-window", run(5, 9), run(9), line=True, window=4),
     Case("row", (5,), (*run(6), -1, -1), line=True),
     Case("row-window", (5,), (*run(6), -1, -1), line=True, window=3),
@@ -105,7 +107,7 @@ def given(case: Case, dtype: torch.dtype = torch.float32, device: str = "cpu") -
     pads = None if case.pads is None else torch.tensor(case.pads, device=device)
     visibility = Visibility(
         torch.tensor(case.q, device=device), torch.tensor(case.k, device=device),
-        Sight(case.window, case.sinks, not case.late), pads, case.front, case.stored_sinks, case.line, case.ring,
+        Sight(case.window, case.sinks, not case.late), pads, case.front, case.stored_sinks, case.line, case.ring, case.tail,
     )  # fmt: skip
     return Given(q.to(device, dtype), keys, values, visibility, Scoring(0.3, case.softcap, logits))
 

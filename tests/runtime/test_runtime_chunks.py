@@ -1,0 +1,170 @@
+"""Long prompts are taken up in chunks: same logits, same caches, upper layers for the last position alone."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_oracle import randomise
+
+import archspec
+from archspec.plan import PREFILL_CHUNK
+from archspec.runtime.level_cache import LevelsCache
+from archspec.runtime.measuring import peak_of
+from archspec.testing.level_strategies import level_specs
+from archspec.testing.strategies import specs
+
+TOLERANCE = 1e-3  # of recurrent states, which are float32
+
+YOCO = """model m {
+  layers 4, width 32, vocab 61, ffn swiglu(40), norm rms(1e-5), rope 10000
+  layers 1-2 attend, heads 4 x 8, window 16
+  cache@2: kv heads 2 x 8
+  layers 3-4 cross-attend to cache@2, heads 4 x 8
+  prefill exit after cache@2
+}"""
+
+BLOCKS = """model m {
+  vocab 61, ffn swiglu(40), norm rms(1e-5), rope 10000
+  blocks of 4 tokens {
+    layers 2, width 32, embed lookup 8 concat
+    layers 1-2 attend, heads 4 x 8
+    emit context
+  }
+  tokens in block {
+    layers 1, width 32
+    prefix 2 from blocks.context
+    layers 1 attend, heads 4 x 8
+  }
+}"""
+
+
+def tensors(cache):
+    stacks = (cache.blocks, cache.tokens) if isinstance(cache, LevelsCache) else (cache,)
+    return [tensor for stack in stacks for tensor in (*stack.storage.slots, *stack.storage.states)]
+
+
+def filled(model, ids, context, chunk, mask=None, **options):
+    """Logits of a prefill and of a decoded token, and the cache."""
+    model.prefill_chunk = chunk
+    cache = model.new_cache(ids.shape[0], context)
+    logits = model.prefill(ids, cache, mask, **options)
+    return logits, model.decode(ids[:, 0], cache), cache
+
+
+def assert_alike(model, ids, chunk, mask=None, room=3, **options):
+    whole, chunked = (filled(model, ids, ids.shape[1] + room, size, mask, **options) for size in (None, chunk))
+    for found, wanted in zip(chunked[:2], whole[:2], strict=True):
+        torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+    if mask is None:  # else what lies at padded positions means nothing
+        for found, wanted in zip(tensors(chunked[2]), tensors(whole[2]), strict=True):
+            torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+
+
+def built(spec):
+    model = archspec.compile(spec, seed=1, dtype="float64", compile=False)
+    randomise(model)
+    return model
+
+
+def some_ids(model, batch, num_tokens):
+    return torch.randint(model.plan.vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs() | level_specs(), st.integers(2, 40), st.integers(1, 20), st.booleans())
+def test_chunks_change_nothing(spec, num_tokens, chunk, early_exit):
+    model = built(spec)
+    assert_alike(model, some_ids(model, 2, num_tokens), chunk, early_exit=early_exit)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs() | level_specs(), st.integers(2, 40), st.integers(1, 20), st.data())
+def test_padding_may_reach_over_several_chunks(spec, num_tokens, chunk, data):
+    model = built(spec)
+    plan = getattr(model.plan, "blocks", model.plan)
+    if any(slot.sinks for slot in plan.slots) or any(getattr(layer.mixer, "sinks", 0) for layer in plan.layers):
+        return
+    pads = data.draw(st.integers(0, num_tokens - 1))
+    mask = torch.arange(num_tokens) >= torch.tensor([0, pads])[:, None]
+    assert_alike(model, some_ids(model, 2, num_tokens), chunk, mask)
+
+
+@pytest.mark.parametrize("text", [YOCO, BLOCKS], ids=["yoco", "blocks"])
+def test_a_prompt_goes_on_where_another_ended(text):
+    model = built(archspec.parse_spec_text(text))
+    ids = some_ids(model, 2, 150)
+    caches = []
+    for chunk in (None, 24):
+        model.prefill_chunk = chunk
+        caches.append(model.new_cache(2, 160))
+        options = {"prompt_len": 149} if text is BLOCKS else {}
+        found = [model.prefill(part, caches[-1], **options) for part in ids.split((3, 52, 94, 1), dim=1)]
+        wanted = found if chunk is None else wanted
+    torch.testing.assert_close(torch.stack(found), torch.stack(wanted), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("text", "rows"), [(YOCO, [[32, 32, 32, 4], [1]]), (BLOCKS, [[8, 8, 8, 1], [1]])])
+def test_upper_layers_run_once_for_the_last_position(text, rows):
+    model = built(archspec.parse_spec_text(text))
+    seen = {}
+    for name, module in model.named_modules():
+        if re.fullmatch(r"(\w+\.)?layers\.\d+", name):
+            module.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(len(args[0][0])))
+    model.prefill_chunk = 32
+    model.prefill(some_ids(model, 1, 100), model.new_cache(1, 100))
+    lower, *_, upper = seen.values()
+    assert [lower, upper] == rows
+
+
+def test_the_plan_says_how_long_chunks_are():
+    yoco, blocks = (built(archspec.parse_spec_text(text)) for text in (YOCO, BLOCKS))
+    assert yoco.prefill_chunk == PREFILL_CHUNK
+    assert blocks.prefill_chunk == 4 * PREFILL_CHUNK
+    late = archspec.parse("specs/bench/lckv_110m_w2.arch")
+    assert archspec.plan(late).prefill_chunk is None  # the numbers depend on it
+
+
+LONG = """
+import resource, sys, torch, archspec
+torch.set_num_threads(1)
+num_tokens, chunk = int(sys.argv[1]), int(sys.argv[2])
+model = archspec.compile(archspec.parse_spec_text(sys.argv[3]), compile=False)
+cache = model.new_cache(1, num_tokens)
+ids = torch.randint(61, (1, num_tokens))
+model.prefill(ids[:, :4096], cache)  # what is loaded, and kept whatever the length
+cache.reset()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model.prefill_chunk = chunk or model.plan.prefill_chunk
+print(before, model.prefill(ids, cache).isfinite().all().item())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def grown(num_tokens, chunk):
+    """Bytes by which the most that a process ever held grows with a prefill."""
+    command = [sys.executable, "-c", LONG, str(num_tokens), str(chunk), YOCO]
+    before, finite, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert finite == "True"
+    return (int(after) - int(before)) * (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the system does not count peaks")
+def test_a_yoco_prefills_128k_tokens_in_the_memory_of_a_chunk():
+    """Hidden states of all positions would be 16.8 MB, and as much again what a copy of the caches would be."""
+    assert grown(131072, chunk=0) < 12e6
+    assert grown(32768, chunk=32768) > 24e6
+
+
+def test_peaks_do_not_grow_with_the_prompt():
+    model = archspec.compile(archspec.parse_spec_text(YOCO), compile=False)
+    peaks = []
+    for num_tokens in (8192, 32768):
+        cache = model.new_cache(1, num_tokens)
+        ids = some_ids(model, 1, num_tokens)
+        peaks.append(peak_of(lambda ids=ids, cache=cache: model.prefill(ids, cache), model.device).tensors)
+    # Positions of all keys, three times, and whether each is filled.
+    assert peaks[1] - peaks[0] <= 25 * (32768 - 8192) + 1000

@@ -158,8 +158,7 @@ class LayerPlan:
 
 
 PREFILL_CHUNK = 2048
-"""Positions of a sequence that a prefill takes up at a time: as many as keep all units of a machine at work, and no
-more, since its activations grow with them."""
+"""Positions that a prefill takes up at a time: enough to keep a machine busy; its activations grow with them."""
 
 Op = Literal["embed", "write", "layer", "iterate", "last", "head"]
 
@@ -295,11 +294,7 @@ class Plan(Sizes):
 
     @property
     def prefill_chunk(self) -> int | None:
-        """Tokens of a prompt that are prefilled at a time; None: all.
-
-        Where layers iterate that is a matter of numbers: a chunk would see caches of the chunks before it as their last
-        pass left them, not pass by pass as in training.
-        """
+        """Tokens of a prompt that are prefilled at a time. None: all, since passes over parts give other numbers."""
         return None if self.groups else PREFILL_CHUNK
 
     def decode_steps(self) -> tuple[Step, ...]:

@@ -18,7 +18,7 @@ from archspec.runtime.build import AnyModel, build_empty
 DECODED = 16
 """Tokens of each sequence that a sample decodes at most; the last of them stands at the end of the context."""
 WARM_TOKENS = 2048
-"""A prompt of so many tokens compiles all that a longer one needs."""
+"""A prompt of so many tokens behind a first chunk compiles all that a longer one needs."""
 
 
 class Contestant(Protocol):
@@ -59,7 +59,7 @@ class Compiled:
             self.name,
             begin=cache.reset,
             run=lambda: self.model.prefill(ids_BT, cache),
-            warm=lambda: self.model.prefill(ids_BT[:, :WARM_TOKENS], cache),
+            warm=lambda: self.model.prefill(ids_BT[:, : (self.plan.prefill_chunk or 0) + WARM_TOKENS], cache),
             tokens=batch * context,
             batch=batch,
             weight_bytes=self.weight_bytes,

@@ -6,15 +6,14 @@ Source: attention in parts, FlashAttention (arXiv 2205.14135), section 3.1.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.runtime.attention import Scoring, Visibility
+from archspec.runtime.attention import EVERYTHING, Scoring, Visibility
 
 
 def fits(q_BNSE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring) -> bool:
     """Whether `attend_past` can serve: nothing but order hides keys, and the kernel can score them."""
-    plain = visibility.sight.window is None and visibility.pad_lens is None and scoring.softcap is None
+    plain = visibility.sight == EVERYTHING and visibility.pad_lens is None and scoring.softcap is None
     return plain and visibility.tail and q_BNSE.device.type == "cpu" and q_BNSE.shape[-1] == values_BKTH.shape[-1]
 
 
@@ -25,13 +24,7 @@ def attend_past(
     num_past = keys_BKTH.shape[2] - q_BNSH.shape[2]
     past, own = ((keys_BKTH[:, :, part], values_BKTH[:, :, part]) for part in (slice(num_past), slice(num_past, None)))
     o_past, sums_past = _attend(q_BNSH, *past, scoring, causal=False)
-    if visibility.sight.sees_self:
-        o_own, sums_own = _attend(q_BNSH, *own, scoring, causal=True)
-    else:
-        # One place to the right, and it is the order of queries that see themselves; the first sees nothing here.
-        earlier = (x[:, :, :-1] for x in own)
-        o_rest, sums_rest = _attend(q_BNSH[:, :, 1:], *earlier, scoring, causal=True)
-        o_own, sums_own = F.pad(o_rest, (0, 0, 1, 0)), F.pad(sums_rest, (1, 0), value=-torch.inf)
+    o_own, sums_own = _attend(q_BNSH, *own, scoring, causal=True)
     share_BNS1 = torch.sigmoid(sums_own - sums_past)[..., None]
     o_BNSH = o_past + share_BNS1 * (o_own - o_past)
     if scoring.sink_logits is not None:

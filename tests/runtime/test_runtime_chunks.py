@@ -97,14 +97,14 @@ def test_padding_may_reach_over_several_chunks(spec, num_tokens, chunk, data):
 def test_a_prompt_goes_on_where_another_ended(text):
     model = built(archspec.parse_spec_text(text))
     ids = some_ids(model, 2, 150)
-    caches = []
+    results = []
     for chunk in (None, 24):
         model.prefill_chunk = chunk
-        caches.append(model.new_cache(2, 160))
+        cache = model.new_cache(2, 160)
         options = {"prompt_len": 149} if text is BLOCKS else {}
-        found = [model.prefill(part, caches[-1], **options) for part in ids.split((3, 52, 94, 1), dim=1)]
-        wanted = found if chunk is None else wanted
-    torch.testing.assert_close(torch.stack(found), torch.stack(wanted), atol=1e-9, rtol=0)
+        rows = [model.prefill(part, cache, **options) for part in ids.split((3, 52, 94, 1), dim=1)]
+        results.append(torch.stack(rows))
+    torch.testing.assert_close(*results, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(("text", "rows"), [(YOCO, [[32, 32, 32, 4], [1]]), (BLOCKS, [[8, 8, 8, 1], [1]])])
@@ -113,7 +113,9 @@ def test_upper_layers_run_once_for_the_last_position(text, rows):
     seen = {}
     for name, module in model.named_modules():
         if re.fullmatch(r"(\w+\.)?layers\.\d+", name):
-            module.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(len(args[0][0])))
+            module.register_forward_pre_hook(
+                lambda _, args, name=name: seen.setdefault(name, []).append(len(args[0][0]))
+            )
     model.prefill_chunk = 32
     model.prefill(some_ids(model, 1, 100), model.new_cache(1, 100))
     lower, *_, upper = seen.values()

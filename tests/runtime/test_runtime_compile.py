@@ -91,6 +91,20 @@ def test_one_graph_for_every_prompt(name, graphs):
     assert graphs() == seen
 
 
+@pytest.mark.parametrize("name", ["shared", "mixed", "sunk"])
+def test_one_graph_for_every_chunk(name, graphs):
+    compiled, eager = models(name)
+    compiled.prefill_chunk, seen = 32, 0
+    for length, context in ((70, 80), (139, 300), (96, 96), (66, 70)):
+        ids = tokens(2, length)
+        caches = [model.new_cache(2, context) for model in (compiled, eager)]
+        pairs = zip((compiled, eager), caches, strict=True)
+        found, expected = (model.prefill(ids, cache) for model, cache in pairs)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        seen = seen or graphs()
+    assert graphs() == seen
+
+
 def test_one_graph_for_teacher_forcing(graphs):
     compiled, eager = models("mixed")
     ids, seen = tokens(2, 150), 0

@@ -58,6 +58,7 @@ class Package:
                 f"{backend_of(model)}: {MEND}"
             )
         caller = PackageCaller(self, model)
+        model.prefill_chunk = None  # its functions serve prompts from their first token on
         for module in model.modules():
             if isinstance(module, Network):
                 module.call = caller

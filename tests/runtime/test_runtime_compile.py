@@ -1,5 +1,7 @@
 """One graph for each kind of unit, for every position and length; equal to eager."""
 
+import copy
+
 import hand_plans
 import pytest
 import torch
@@ -27,13 +29,16 @@ def models(name, **options):
 
 
 def assert_decodes_alike(compiled, eager, ids, context, begin=0, atol=2e-4):
-    caches = [model.new_cache(ids.shape[0], context) for model in (compiled, eager)]
+    """Up to the rounding of float32 itself, which sharp weights and iteration amplify from token to token."""
+    models = (compiled, eager, copy.deepcopy(eager).double())
+    caches = [model.new_cache(ids.shape[0], context) for model in models]
     if begin:
-        for model, cache in zip((compiled, eager), caches, strict=True):
+        for model, cache in zip(models, caches, strict=True):
             model.prefill(ids[:, :begin], cache)
     for t in range(begin, ids.shape[1]):
-        found, expected = (m.decode(ids[:, t], c) for m, c in zip((compiled, eager), caches, strict=True))
-        torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+        found, expected, exact = (m.decode(ids[:, t], c) for m, c in zip(models, caches, strict=True))
+        rounding = (expected - exact).abs().max().item()
+        torch.testing.assert_close(found, expected, atol=atol + 4 * rounding, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["shared", "mixed", "capped", "families", "late_twice"])

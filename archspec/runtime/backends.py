@@ -117,7 +117,8 @@ def _by_structure(
 def _far(attend: Backend, q: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:
     """Many queries over stored keys, a block of queries at a time, so that masks stay small."""
     sight = visibility.sight
-    out: Tensor = torch.ops.archspec.attend_far(
+    far = torch.ops.archspec.attend_far if torch.compiler.is_compiling() else attend_blocks
+    out: Tensor = far(
         q, keys, values, visibility.q_positions, visibility.k_positions, visibility.pad_lens, scoring.sink_logits,
         -1 if sight.window is None else sight.window, sight.sinks, sight.sees_self,
         scoring.scale, scoring.softcap or 0.0, attend is _matmul,
@@ -125,8 +126,7 @@ def _far(attend: Backend, q: Tensor, keys: Tensor, values: Tensor, visibility: V
     return out
 
 
-@torch.library.custom_op("archspec::attend_far", mutates_args=())
-def attend_far(
+def attend_blocks(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -141,10 +141,7 @@ def attend_far(
     softcap: float,
     by_products: bool,
 ) -> Tensor:
-    """Attention in blocks of queries whose masks have at most `FAR_SCORES` places.
-
-    One operator, so that no graph holds the loop: how often it runs depends on lengths.
-    """
+    """Attention in blocks of queries whose masks have at most `FAR_SCORES` places."""
     attend = _matmul if by_products else _sdpa
     sight = Sight(None if window < 0 else window, sinks, sees_self)
     scoring = Scoring(scale, softcap or None, sink_logits)
@@ -154,6 +151,10 @@ def attend_far(
         for rows, places in zip(q.split(size, dim=2), q_positions.split(size), strict=True)
     ]
     return torch.cat(blocks, dim=2).contiguous()
+
+
+attend_far = torch.library.custom_op("archspec::attend_far", attend_blocks, mutates_args=())
+"""`attend_blocks` as one operator, so that no graph holds the loop: how often it runs depends on lengths."""
 
 
 @attend_far.register_fake

@@ -123,18 +123,21 @@ class Pass:
     def take(self, slot: CacheSlot, chunk: Chunk) -> None:
         """New keys and values: note what readers see, and keep them."""
         self.written[slot.idx] = chunk
-        self.show(slot, chunk)
+        stored = self.keep and self.cache is not None and self.start > 0 and slot.window is None
+        if not stored:
+            self.show(slot, chunk)
         if self.keep and self.cache is not None:
             keep_newest(self.buffer(slot), chunk, slot, self.start)
-            if self.start and slot.window is None:
-                self.views[slot.idx] = self.stored(slot, self.start + self.num_tokens, exact=True)
+        if stored:
+            # Nothing is forgotten: once written, the slot itself is the view, and no older keys are copied.
+            self.show(slot, chunk, self.stored(slot, self.start + self.num_tokens, exact=True))
 
-    def show(self, slot: CacheSlot, chunk: Chunk) -> None:
-        """Readers see these new keys and values from now on."""
+    def show(self, slot: CacheSlot, chunk: Chunk, view: View | None = None) -> None:
+        """Readers see these new keys and values from now on: in `view`, or joined to what was there before."""
         for key in [key for key in self.views if isinstance(key, tuple) and key[0] == slot.idx]:
             del self.views[key]
         self.shown[slot.idx] = chunk
-        self.views[slot.idx] = self.joined(slot, chunk)
+        self.views[slot.idx] = self.joined(slot, chunk) if view is None else view
 
     def joined(self, slot: CacheSlot, chunk: Chunk) -> View:
         """What readers see of a slot if new keys and values are put behind it, in memory of their own."""

@@ -3,10 +3,10 @@
 This is the one place that knows the working set of an operation; `archspec.memory.activations` walks a plan over it.
 Every method is called with its input alive and counted, and returns the bytes of its result, which is not counted.
 
-Assumptions: CPU kernels of torch 2.13; attention is the flash kernel, which takes the mask as numbers of the model's
-dtype, unless queries and values differ in width (sinks) or scores are capped; scratch of matrix products is ignored.
+Assumptions: CPU kernels of torch 2.13; scratch of matrix products is ignored. Attention between queries and output is
+`archspec.memory.attending`.
 
-Legend: B batch, S new tokens, T keys in a view, N heads, K kv heads, H head_dim, D width.
+Legend: B batch, S new tokens, N heads, K kv heads, H head_dim, D width.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from archspec.spec.model import Ffn, Moe, Norm, Rope
 
 FLOAT32 = 4
 INT64 = 8
+TWO_STEPS = ("gelu-quick", "relu2")
+"""Activations that take two operations."""
 CHUNK_LEN = 64
 """Tokens in a chunk of retention."""
-SINK_DIMS = 8
-"""Dimensions that queries and keys grow by for a sink."""
 
 
 def rotary_dim(rope: Rope, head_dim: int) -> int:
@@ -116,96 +116,35 @@ class Operations:
         """Keys and values of new tokens from hidden states (B, S, D): both, (B, K, S, H) each."""
         size = self.rows * slot.num_kv_heads * slot.head_dim * self.element
         normed = self.norm(slot.norm, width, self.rows)
-        with self.hold(normed, 2 * size):
+        with self.hold(normed, size if slot.values_from_keys else 2 * size):
             key_normed = self.head_norm(slot.k_norm, slot.num_kv_heads, slot.head_dim)
             with self.hold(key_normed):
                 value_normed = self.head_norm(slot.v_norm, slot.num_kv_heads, slot.head_dim)
                 with self.hold(value_normed):
-                    self.rotated(slot.rope, slot.num_kv_heads, slot.head_dim)
-        return 2 * size
+                    turned = self.rotated(slot.rope, slot.num_kv_heads, slot.head_dim)
+        one = slot.values_from_keys and not (key_normed or value_normed or turned)
+        return size if one else 2 * size
 
-    def attention(self, mixer: AttentionPlan, slot: CacheSlot, width: int, keys: int, mask: int, blind: bool) -> int:
-        """Attention of normed hidden states over a view of `keys` keys; `mask` are bytes of the mask if made now."""
-        vectors = self.rows * mixer.num_heads
-        queries = vectors * mixer.head_dim * self.element
-        with self.hold(queries):
-            normed = self.head_norm(mixer.q_norm, mixer.num_heads, mixer.head_dim)
-        with self.hold(normed or queries):
-            turned = self.rotated(mixer.rope, mixer.num_heads, mixer.head_dim)
-            apart = 0
-            if mixer.sinks and turned:
-                apart = self._apart(mixer, slot, keys, queries)
-            with self.hold(apart or turned):
-                self.touch(mask)
-                with self.hold(mask and self.tokens * keys):
-                    self._scores(mixer, slot, keys, wide_keys=bool(apart))
-                with self.hold(queries):
-                    self.touch(queries if blind else 0)
-                    self.touch(2 * queries if mixer.output_gate else 0)  # the gate, and its sigmoid
-                    out = self.rows * width * self.element
-                    self.touch(out)
-        return out
+    def queries(self, mixer: AttentionPlan) -> tuple[int, int, int]:
+        """Queries of normed hidden states: bytes before they turn, which stay, and after; and their width.
 
-    def _apart(self, mixer: AttentionPlan, slot: CacheSlot, keys: int, queries: int) -> int:
-        """Queries and keys of twice the width, where sinks are scored with vectors of their own."""
-        with self.hold(queries):
-            self.rotated(mixer.rope, mixer.num_heads, mixer.head_dim)
-            self.touch(queries, 2 * queries)
-        of_keys = self.batch * slot.num_kv_heads * keys * slot.head_dim * self.element
-        with self.hold(queries, 2 * queries):
-            self.touch(2 * of_keys, 2 * of_keys)
-        return 3 * queries + 2 * of_keys
-
-    def _scores(self, mixer: AttentionPlan, slot: CacheSlot, keys: int, wide_keys: bool) -> None:
-        """From queries, keys and a mask to the output."""
-        output = self.rows * mixer.num_heads * mixer.head_dim
-        scores = self.rows * mixer.num_heads * keys
-        if mixer.softcap is not None or (mixer.sink_logits and self.tokens == 1):
-            self._products(mixer, keys)
-            return
-        # One query row leaves the heads of a group together; several have K/V repeated for every head.
-        repeated = slot.num_kv_heads != mixer.num_heads and self.tokens > 1
-        heads = mixer.num_heads if repeated else slot.num_kv_heads
-        of_keys = self.batch * heads * keys * mixer.head_dim
-        hidden = self.tokens * keys
-        if wide_keys and not mixer.sink_logits:
-            # The kernel of plain products, in float32 or wider: scaled queries and keys, scores with and without mask.
-            copies = (3 * of_keys if repeated else 2 * of_keys) + 2 * output
-            casts = self.cast(2 * output + 3 * self.batch * slot.num_kv_heads * keys * mixer.head_dim)
-            self.touch(hidden * self.element, copies * self.wide, 2 * scores * self.wide, casts)
-            return
-        if mixer.sink_logits:
-            self._with_sink(mixer, slot, keys, wide_keys)
-            return
-        sums = self.rows * mixer.num_heads * FLOAT32
-        self.touch(hidden * self.element, output * self.element, sums)
-
-    def _with_sink(self, mixer: AttentionPlan, slot: CacheSlot, keys: int, wide_keys: bool) -> None:
-        """Queries, keys and values with room for one key more: widened first, then put together with the sink's."""
-        size = (2 if wide_keys else 1) * mixer.head_dim + SINK_DIMS
-        hidden = self.tokens * (keys + 1)
-        of_keys = self.batch * slot.num_kv_heads * (keys + 1) * size * self.element
-        queries = self.batch * mixer.num_heads * (self.tokens + 1) * size * self.element
-        self.touch(2 * queries)
-        with self.hold(queries):
-            self.touch(2 * of_keys)
-            sums = self.rows * mixer.num_heads * FLOAT32
-            self.touch(2 * of_keys, hidden * (1 + self.element), queries, sums)
-        self.touch(queries, self.rows * mixer.num_heads * mixer.head_dim * self.element)  # cut to size
-
-    def _products(self, mixer: AttentionPlan, keys: int) -> None:
-        """All scores at once: scaled, wide, divided by the cap, the tanh of it; then capped, masked and softmax.
-
-        The heads of a group are rows beside their queries, so that no K/V is repeated.
+        Where sinks are scored with vectors of their own, these stand beside the others.
         """
-        output = self.rows * mixer.num_heads * mixer.head_dim
-        scores, hidden = self.rows * mixer.num_heads * keys, self.tokens * keys
-        capped = 2 if mixer.softcap is not None else 0
-        self.touch(2 * scores * self.element)
-        self.touch(scores * self.element, self.cast(scores), capped * scores * self.wide)
-        self.touch(2 * scores * self.wide, hidden)
-        self.touch(2 * scores * self.wide, self.narrowed(scores))
-        self.touch(scores * (self.wide + self.element), output * self.element)
+        size = self.rows * mixer.num_heads * mixer.head_dim * self.element
+        with self.hold(size):
+            self.head_norm(mixer.q_norm, mixer.num_heads, mixer.head_dim)
+        with self.hold(size):
+            turned = self.rotated(mixer.rope, mixer.num_heads, mixer.head_dim)
+            if not (turned and mixer.sinks and mixer.window is not None):
+                return size, turned, mixer.head_dim
+            with self.hold(turned):
+                self.rotated(mixer.rope, mixer.num_heads, mixer.head_dim)
+                self.touch(turned, 2 * turned)
+        return size, 2 * turned, 2 * mixer.head_dim
+
+    def state(self, mixer: RetentionPlan) -> int:
+        """Bytes of a layer's recurrent states."""
+        return self.batch * mixer.num_heads * mixer.head_dim**2 * self.wide
 
     def retention(self, mixer: RetentionPlan, width: int) -> int:
         """Retention of normed hidden states, in float32 or wider: in chunks, or one token."""
@@ -222,7 +161,7 @@ class Operations:
         with self.hold(3 * wide):
             self.touch(3 * decays)
             with self.hold(decays):
-                state = heads * mixer.head_dim**2 * self.wide
+                state = self.state(mixer)
                 if self.tokens == 1:
                     self.touch(2 * state, state)
                 else:
@@ -260,7 +199,7 @@ class Operations:
     def _dense(self, ffn: Ffn, width: int, rows: int) -> int:
         hidden = rows * (ffn.hidden_size or 0) * self.element
         out = rows * width * self.element
-        self.touch((3 if ffn.kind in GATED_FFNS else 2) * hidden)
+        self.touch(_activated(ffn) * hidden)
         self.touch(hidden, out)
         return out
 
@@ -270,16 +209,27 @@ class Operations:
         out = self.rows * width * self.element
         with self.hold(self.cast(self.rows * width)):
             self.touch(self.cast(moe.num_experts * width), logits * self.wide)
-        self.touch(3 * logits * self.wide, logits * INT64)
-        chosen = routed * (self.wide + 3 * INT64)
+        ranked = 3 + (1 if moe.selection_bias else 0) + (1 if moe.groups is not None else 0)
+        self.touch(ranked * logits * self.wide, logits * INT64)
+        # Of each token's experts the numbers stay with those of all that were sorted; then numbers and order of rows.
+        chosen = routed * (self.wide + 2 * INT64) + logits * INT64
         rows = routed * width * self.element
         with self.hold(chosen):
             with self.hold(rows):
+                self.touch(routed * INT64)
                 self._dense(moe.expert, width, routed)
-            self.touch(2 * rows)
-            self.touch(2 * rows, out)
-            if moe.shared is not None:
-                with self.hold(rows, out):
-                    self._dense(moe.shared.ffn, width, self.rows)
-                    self.touch(2 * out)
+            self.touch(3 * rows)
+            with self.hold(2 * rows):
+                self.touch(rows, out)
+                if moe.shared is not None:
+                    with self.hold(out):
+                        self._dense(moe.shared.ffn, width, self.rows)
+                        self.touch((3 if moe.shared.gated else 2) * out)
         return out
+
+
+def _activated(ffn: Ffn) -> int:
+    """Tensors of the hidden size that are there at once between the first matrices and the last."""
+    if ffn.kind == "swiglu-clamped":
+        return 5
+    return 3 if ffn.kind in GATED_FFNS or ffn.kind in TWO_STEPS else 2

@@ -124,7 +124,8 @@ def _in_turn(
     """Many queries, a block of them at a time, so that masks stay small and nothing is put together for all blocks."""
     sight = visibility.sight
     near_keys = near.fits(visibility)
-    out: Tensor = torch.ops.archspec.attend_in_turn(
+    in_turn = torch.ops.archspec.attend_in_turn if torch.compiler.is_compiling() else attend_blocks
+    out: Tensor = in_turn(
         q, keys, values, visibility.q_positions, visibility.k_positions, visibility.pad_lens, scoring.sink_logits,
         -1 if sight.window is None else sight.window, sight.sinks, sight.sees_self,
         visibility.front if near_keys else -1, visibility.stored_sinks,
@@ -133,8 +134,7 @@ def _in_turn(
     return out
 
 
-@torch.library.custom_op("archspec::attend_in_turn", mutates_args=())
-def attend_in_turn(
+def attend_blocks(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -153,8 +153,6 @@ def attend_in_turn(
 ) -> Tensor:
     """Attention in blocks of queries. With a `front`, 0 or more, each looks at the keys near it; else at all of them,
     and masks have at most `FAR_SCORES` places.
-
-    One operator, so that no graph holds the loop: how often it runs depends on lengths.
     """
     attend = _matmul if by_products else _sdpa
     sight = Sight(None if window < 0 else window, sinks, sees_self)
@@ -172,10 +170,14 @@ def attend_in_turn(
     return out
 
 
-@attend_in_turn.register_fake
 def _in_turn_shape(q: Tensor, keys: Tensor, values: Tensor, *rest: object) -> Tensor:
     batch, num_heads, num_tokens, _ = q.shape
     return q.new_empty((batch, num_tokens, num_heads, values.shape[3])).transpose(1, 2)
+
+
+attend_in_turn = torch.library.custom_op("archspec::attend_in_turn", attend_blocks, mutates_args=())
+"""`attend_blocks` as one operator, so that no graph holds the loop: how often it runs depends on lengths."""
+attend_in_turn.register_fake(_in_turn_shape)
 
 
 def _sdpa(q_BNSE: Tensor, keys_BKTE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring) -> Tensor:

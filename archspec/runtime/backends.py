@@ -123,12 +123,12 @@ def _in_turn(
 ) -> Tensor:
     """Many queries, a block of them at a time, so that masks stay small and nothing is put together for all blocks."""
     sight = visibility.sight
-    near_keys = near.fits(visibility)
+    front = visibility.front if near.fits(visibility) and visibility.front is not None else -1
     in_turn = torch.ops.archspec.attend_in_turn if torch.compiler.is_compiling() else attend_blocks
     out: Tensor = in_turn(
         q, keys, values, visibility.q_positions, visibility.k_positions, visibility.pad_lens, scoring.sink_logits,
         -1 if sight.window is None else sight.window, sight.sinks, sight.sees_self,
-        visibility.front if near_keys else -1, visibility.stored_sinks,
+        front, visibility.stored_sinks,
         scoring.scale, scoring.softcap or 0.0, attend is _matmul,
     )  # fmt: skip
     return out

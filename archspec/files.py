@@ -135,12 +135,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         yield fresh
-        fresh.chmod(0o777 & ~_umask())
-        for path in fresh.rglob("*"):
-            _to_disk(path)
         if not target.exists():
-            fresh.rename(target)
-        elif not _exchange(fresh, target):
+            settle(fresh, target)
+            return
+        _finish(fresh)
+        if not _exchange(fresh, target):
             # Not at once, where the system has no exchange: between the two there is no folder, but the old one beside.
             aside = fresh.with_suffix(".old")
             target.rename(aside)
@@ -148,6 +147,18 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             fresh = aside
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def settle(fresh: Path, target: Path) -> None:
+    """Give a folder that is finished its name, which is free: whoever finds `target` finds all of it."""
+    _finish(fresh)
+    fresh.rename(target)
+
+
+def _finish(folder: Path) -> None:
+    folder.chmod(0o777 & ~_umask())
+    for path in folder.rglob("*"):
+        _to_disk(path)
 
 
 def _to_disk(path: Path) -> None:

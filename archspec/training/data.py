@@ -45,6 +45,8 @@ class Facts:
     """Files in folders that are not UTF-8 text."""
     digest: str
     """SHA-256 of the stream."""
+    given: list[str]
+    """The files and folders that were asked for."""
     sources: list[list[Any]]
     """Path, bytes, time of change of every file."""
     held_out: float
@@ -79,6 +81,13 @@ class Packed:
     def held_out(self) -> Ids:
         """The tokens to evaluate on, mapped, not read."""
         return self._all()[self.facts.num_train :]
+
+    def has_changed(self) -> bool:
+        """Whether the files are no longer those that were packed."""
+        try:
+            return [list(file.stamp()) for file in find_files(self.facts.given)] != self.facts.sources
+        except (OSError, ValueError):
+            return True
 
     def _all(self) -> Ids:
         return np.memmap(self.folder / TOKENS_FILE, dtype=self.facts.dtype, mode="r")
@@ -128,15 +137,16 @@ def pack(
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"the held-out part is a fraction from 0 on and below 1, not {held_out}")
-    files = find_files(paths)
+    given = [str(Path(path).resolve()) for path in paths]
+    files = find_files(given)
     tokens = open_tokens(tokenizer) if isinstance(tokenizer, str) else tokenizer
     with replaced_folder(Path(folder)) as fresh:
-        facts = _write(files, fresh, tokens, held_out)
+        facts = _write(files, fresh, tokens, given, held_out)
         (fresh / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
     return Packed.open(folder)
 
 
-def _write(files: list[File], folder: Path, tokens: Tokens, held_out: float) -> Facts:
+def _write(files: list[File], folder: Path, tokens: Tokens, given: list[str], held_out: float) -> Facts:
     texts = [file for file in files if file.named or is_text(file)]
     with (folder / RAW_FILE).open("wb") as raw:
         digests, lengths = _tokenise(texts, tokens, raw)
@@ -164,6 +174,7 @@ def _write(files: list[File], folder: Path, tokens: Tokens, held_out: float) -> 
         num_repeated=int(lengths.size - first.size),
         num_skipped=len(files) - len(texts),
         digest=digest.hexdigest(),
+        given=given,
         sources=[list(file.stamp()) for file in files],
         held_out=held_out,
     )

@@ -18,11 +18,10 @@ from archspec.runtime.build import AnyModel
 from archspec.spec.model import ModelSpec
 from archspec.training import checkpoints
 from archspec.training.curve import Curve
-from archspec.training.data import FACTS_FILE, Packed, Rows, pack
+from archspec.training.data import Packed, Rows, pack
 from archspec.training.loop import SpecTrainer, Watcher, publish
 from archspec.training.progress import Progress
 from archspec.training.settings import Run, Settings, holds_run
-from archspec.training.sources import find_files
 from archspec.training.tokens import BYTES, open_tokens
 
 TOKENS_FOLDER = "tokens"
@@ -78,6 +77,8 @@ def train(
     _check_folder(folder)
     model, start = _model(source, wanted)
     _check_context(model.plan, wanted)
+    if wanted.checkpointing:
+        model.gradient_checkpointing_enable()
     if state.is_main_process:
         _sweep(folder)
     home = folder / checkpoints.FOLDER
@@ -173,18 +174,24 @@ def _check_context(plan: AnyPlan, settings: Settings) -> None:
 def _packed(
     data: Packed | Iterable[str | Path], folder: Path, tokenizer: str, held_out: float, plan: AnyPlan, state: Any
 ) -> Packed:
-    """The stream of tokens; made by one process, once, while its files stay as they are."""
+    """The stream of tokens: made by one process where a run begins, and a part of the run from then on."""
     if isinstance(data, Packed):
         _fits(data, plan)
         return data
-    paths: list[str | Path] = [data] if isinstance(data, str | Path) else list(data)
+    paths = [str(Path(path).resolve()) for path in ([data] if isinstance(data, str | Path) else data)]
     place = folder / TOKENS_FOLDER
-    if state.is_main_process and not _is_packed(place, paths, tokenizer, held_out):
+    if not holds_run(folder) and state.is_main_process:
         tokens = open_tokens(tokenizer)
         tokens.check(plan.vocab_size, plan.name)
         pack(paths, place, tokenizer=tokens, held_out=held_out)
     state.wait_for_everyone()
     packed = Packed.open(place)
+    facts = packed.facts
+    if (facts.given, facts.tokenizer, facts.held_out) != (paths, tokenizer, held_out):
+        raise ValueError(
+            f"{folder} holds a run over {', '.join(facts.given)} (tokenizer {facts.tokenizer}, {facts.held_out:g} held "
+            "out): give the same to go on with it, or another folder"
+        )
     _fits(packed, plan)
     return packed
 
@@ -192,15 +199,6 @@ def _packed(
 def _fits(packed: Packed, plan: AnyPlan) -> None:
     if packed.facts.num_ids > plan.vocab_size:
         open_tokens(packed.facts.tokenizer).check(plan.vocab_size, plan.name)
-
-
-def _is_packed(place: Path, paths: list[str | Path], tokenizer: str, held_out: float) -> bool:
-    """Whether the files are those that the stream was made of, unchanged."""
-    if not (place / FACTS_FILE).is_file():
-        return False
-    facts = Packed.open(place).facts
-    stamps = [list(file.stamp()) for file in find_files(paths)]
-    return (facts.sources, facts.tokenizer, facts.held_out) == (stamps, tokenizer, held_out)
 
 
 def _rows(packed: Packed, plan: AnyPlan, settings: Settings, processes: int) -> tuple[Rows, Rows | None]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import TrainingArguments
 
 import archspec
@@ -20,6 +19,7 @@ from archspec.training import checkpoints
 from archspec.training.curve import Curve
 from archspec.training.data import Packed, Rows, pack
 from archspec.training.loop import SpecTrainer, Watcher, publish
+from archspec.training.processes import check_sharing, join, on_processor, share_on_processors
 from archspec.training.progress import Progress
 from archspec.training.settings import Run, Settings, holds_run
 from archspec.training.tokens import BYTES, open_tokens
@@ -72,7 +72,8 @@ def train(
     Errors: SpecError, ValueError, OSError; nothing is written for what is wrong before the first step.
     """
     wanted, folder = settings or Settings(), Path(output)
-    state = PartialState(cpu=device == "cpu")
+    check_sharing()
+    state = join(device)
     per_process = wanted.rows_at_once(state.num_processes)
     _check_folder(folder)
     model, start = _model(source, wanted)
@@ -263,8 +264,9 @@ def _arguments(
         log_level="error",
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        use_cpu=device == "cpu",
+        use_cpu=on_processor(device),
     )
+    share_on_processors(arguments)
     arguments._n_gpu = min(
         arguments.n_gpu, 1
     )  # several devices of one process are not for Trainer to split a batch over

@@ -14,12 +14,13 @@ from transformers import TrainingArguments
 import archspec
 from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.runtime.build import AnyModel
+from archspec.runtime.weights import WEIGHTS_FILE, load_weights
 from archspec.spec.model import ModelSpec
 from archspec.training import checkpoints
 from archspec.training.curve import Curve
 from archspec.training.data import Packed, Rows, pack
 from archspec.training.loop import SpecTrainer, Watcher, publish
-from archspec.training.processes import check_sharing, join, on_processor, share_on_processors
+from archspec.training.processes import check_sharing, join, on_processor, share_on_processors, shares_weights
 from archspec.training.progress import Progress
 from archspec.training.settings import Run, Settings, holds_run
 from archspec.training.tokens import BYTES, open_tokens
@@ -82,23 +83,28 @@ def train(
         model.gradient_checkpointing_enable()
     if state.is_main_process:
         _sweep(folder)
-    home = folder / checkpoints.FOLDER
-    found = checkpoints.checkpoints(home)
     with _undone(folder):
         packed = _packed(data, folder, tokenizer, held_out, model.plan, state)
         train_rows, eval_rows = _rows(packed, model.plan, wanted, state.num_processes)
         run = Run.of(model.arch_text, start, f"{packed.facts.digest}:{packed.facts.num_train}", wanted)
         _claim(folder, run, packed, state.is_main_process)
     state.wait_for_everyone()
-    if state.is_main_process and found:
-        publish(found[-1][1], folder)
+    home = folder / checkpoints.FOLDER
+    newest = checkpoints.newest(home)
+    if newest is not None and state.is_main_process:
+        publish(newest.path, folder)
+    if newest is not None and newest.step == wanted.steps:
+        load_weights(model, newest.path / WEIGHTS_FILE)
+        return Trained(folder, model, newest.history(), newest.step)
+    if newest is not None:
+        newest.check_shared(shares_weights())
     arguments = _arguments(wanted, home, per_process, eval_rows, state.num_processes, device)
     trainer = SpecTrainer(model, folder, arguments, train_rows, eval_rows, wanted.keep)
     tokens_a_step = wanted.batch * wanted.context
     with Progress(wanted.steps, tokens_a_step, shown=progress and state.is_main_process) as bar:
         trainer.add_callback(Watcher(trainer, Curve(folder, tokens_a_step), bar))
-        trainer.train(resume_from_checkpoint=str(found[-1][1]) if found else None)
-    return Trained(folder, model, trainer.state.log_history, found[-1][0] if found else 0)
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest.path))
+    return Trained(folder, model, trainer.state.log_history, 0 if newest is None else newest.step)
 
 
 def _check_folder(folder: Path) -> None:

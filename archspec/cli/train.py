@@ -48,7 +48,8 @@ def train(
     """Train a spec, or go on with a model, on text. The same command goes on where a run was cut off.
 
     OUT becomes a model folder, with loss.csv, loss.png and checkpoints/. Several processes: `accelerate launch
-    --num_processes 2 -m archspec.cli.main train ...`, with `--use_fsdp --fsdp_version 2` to share the weights too.
+    --multi_gpu --num_processes 8 -m archspec.cli.main train ...`, and `--use_fsdp --fsdp_version 2` in place of
+    `--multi_gpu` to share weights and optimizer out.
 
     Example: archspec train specs/nano/nano_yoco.arch --data corpus/ -o out/nano --steps 500
     """

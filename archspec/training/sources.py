@@ -87,8 +87,10 @@ def _pieces(path: Path, opened: BinaryIO) -> Iterator[str]:
         rest += data
         if len(rest) < LONGEST:
             continue
-        # Without a line end the cut is a token's worth of bytes before the end, where a character may begin.
+        # Without a line end the cut is before the last character, which may not be all there.
         end = rest.rfind(b"\n") + 1 or _last_start(rest)
+        if not end:
+            continue
         yield _decoded(path, line, rest[:end])
         line += rest.count(b"\n", 0, end)
         rest = rest[end:]
@@ -101,7 +103,7 @@ def _last_start(data: bytes) -> int:
     place = len(data) - 1
     while place > len(data) - 4 and data[place] & 0xC0 == 0x80:
         place -= 1
-    return max(place, 1)
+    return place
 
 
 def _lines(path: Path, opened: BinaryIO) -> Iterator[str]:

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ def train(
     state = join(device)
     per_process = wanted.rows_at_once(state.num_processes)
     _check_folder(folder)
+    if shares_weights():  # graphs would hold gathered weights
+        wanted = replace(wanted, compile=False)
     model, start = _model(source, wanted)
     _check_context(model.plan, wanted)
     if wanted.checkpointing:

@@ -124,6 +124,22 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> N
             path.unlink(missing_ok=True)
 
 
+def replace_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+    """As `write_files`; where several of the files are there, all change in one step, which a kill does not cut.
+
+    That step exchanges the folder for one of hard links to its other files. It is not for folders that a file system is
+    mounted at, or that this program stands in.
+    """
+    target = folder.resolve()
+    several = sum((target / name).exists() for name in writers) > 1
+    if not several or os.path.ismount(target) or Path.cwd().is_relative_to(target):
+        write_files(folder, writers)
+        return
+    with replaced_folder(target) as fresh:
+        shutil.copytree(target, fresh, copy_function=os.link, symlinks=True, dirs_exist_ok=True)
+        write_files(fresh, writers)
+
+
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill beside `folder`, which then takes its place with all that it holds, at once.

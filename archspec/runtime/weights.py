@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from archspec.files import write_files
+from archspec.files import replace_files
 
 ARCH_FILE = "model.arch"
 WEIGHTS_FILE = "model.safetensors"
@@ -34,9 +34,17 @@ def save_tensors(state: Mapping[str, Tensor], directory: str | Path, arch_text: 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS_FILE: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
-        ARCH_FILE: lambda path: path.write_text(arch_text, encoding="utf-8"),
     }
-    write_files(folder, writers)
+    if not _holds(folder / ARCH_FILE, arch_text):
+        writers[ARCH_FILE] = lambda path: path.write_text(arch_text, encoding="utf-8")
+    replace_files(folder, writers)
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 @torch.no_grad()

@@ -45,7 +45,9 @@ class SpecTrainer(Trainer):
         for shown in (PrinterCallback, ProgressCallback):
             self.remove_callback(shown)
         if self.is_fsdp_enabled:  # one file of weights, which others can read
-            self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.state_dict_config = plugin.optim_state_dict_config = None  # made for sharded files
+            plugin.set_state_dict_type("FULL_STATE_DICT")
         self.own, self.folder, self.keep = model, folder, keep
         self._began = self._spent = 0.0
 
@@ -138,6 +140,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 
 def publish(checkpoint: Path, folder: Path) -> None:
-    """Let a run's folder be the model of a checkpoint. Effects: replaces its two files, each at once."""
-    names = (WEIGHTS_FILE, ARCH_FILE)
+    """Let a run's folder be the model of a checkpoint. Effects: replaces the weights at once; the spec stays the run's.
+
+    A first time the spec comes last: until then there is no model.
+    """
+    names = (WEIGHTS_FILE,) if (folder / ARCH_FILE).exists() else (WEIGHTS_FILE, ARCH_FILE)
     write_files(folder, {name: partial(shutil.copyfile, checkpoint / name) for name in names})

@@ -11,6 +11,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import archspec
+import archspec.files
+import archspec.hf
 import archspec.training.checkpoints
 import archspec.training.curve
 import archspec.training.loop
@@ -36,7 +38,16 @@ SPECS = {
           prefix 2 from blocks.context
           layers 1-2 attend } }""",
 }
-SMALL = {"steps": 6, "batch": 4, "context": 16, "lr": 1e-2, "warmup": 1, "compile": False, "save_every": 2, "eval_every": 3}
+SMALL = {
+    "steps": 6,
+    "batch": 4,
+    "context": 16,
+    "lr": 1e-2,
+    "warmup": 1,
+    "compile": False,
+    "save_every": 2,
+    "eval_every": 3,
+}
 TEXT = "".join(f"for x in range({number}):\n    print(x)\n" for number in range(90))
 
 
@@ -108,3 +119,22 @@ def killed_run(moment: str, text: Path, output: Path) -> None:
     _, arm = MOMENTS[moment]
     arm()
     small_run("yoco", text, output, keep=1)
+
+
+SAVES = {
+    "while it writes": ("dense", lambda: dies_in_call(os, "fsync", 1)),
+    "before the exchange": ("dense", lambda: dies_in_call(archspec.files, "_exchange", 1)),
+    "behind the exchange": ("yoco", lambda: dies_in_call(archspec.files, "_exchange", 1, archspec.files._exchange)),
+}
+"""When a save of `yoco` over `dense` dies, and which of them is there then."""
+
+
+def killed_save(moment: str, kind: str, source: Path, output: Path) -> None:
+    """A `Model.save` or an export that is killed."""
+    model = archspec.load(source, compile=False)
+    _, arm = SAVES[moment]
+    arm()
+    if kind == "save":
+        model.save(output)
+    else:
+        archspec.hf.export(source, output)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import MOMENTS, killed_run, small_run, written_text
+from runs import MOMENTS, SAVES, SPECS, killed_run, killed_save, small_run, written_text
 
 import archspec
+import archspec.hf
 from archspec.training.checkpoints import checkpoints
 from archspec.training.curve import read_curve
 
@@ -18,7 +19,7 @@ from archspec.training.curve import read_curve
 def fresh():
     """Starts processes that have all modules and have run nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs", "matplotlib.figure"])
+    context.set_forkserver_preload(["archspec.training", "archspec.hf", "matplotlib.backends.backend_agg"])
     return context
 
 
@@ -67,3 +68,27 @@ def test_a_killed_run_goes_on_where_it_was(moment, fresh, whole, tmp_path):
     assert same(archspec.load(output, compile=False).state_dict(), whole.model.state_dict())
     assert not [path for path in output.rglob("*") if path.name.endswith(".tmp") or path.name == ".leaving"]
     assert (output / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("kind", ["save", "export"])
+@pytest.mark.parametrize("moment", SAVES)
+def test_a_killed_save_leaves_the_old_model_or_the_new(moment, kind, fresh, tmp_path):
+    """Over the model of another spec; what else lies in a model folder stays."""
+    models = {
+        name: archspec.compile(archspec.parse_spec_text(SPECS[name]), compile=False) for name in ("dense", "yoco")
+    }
+    for name, model in models.items():
+        model.save(tmp_path / name)
+    if kind == "save":
+        models["dense"].save(tmp_path / "out")
+        (tmp_path / "out" / "notes.txt").write_text("kept")
+    else:
+        archspec.hf.export(tmp_path / "dense", tmp_path / "out")
+    process = fresh.Process(target=killed_save, args=(moment, kind, tmp_path / "yoco", tmp_path / "out"))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    found = archspec.load(tmp_path / "out", compile=False)
+    assert found.plan.name == SAVES[moment][0]
+    assert same(found.state_dict(), models[found.plan.name].state_dict())
+    assert kind == "export" or (tmp_path / "out" / "notes.txt").read_text() == "kept"

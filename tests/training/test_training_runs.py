@@ -94,7 +94,9 @@ def test_a_run_ends_as_a_model_folder_that_other_commands_take(text, tmp_path):
     assert "all 3 steps were done before" in again.output
     assert runner.invoke(app, ["export", str(tmp_path / "out"), "-o", str(tmp_path / "hf")]).exit_code == 0
     assert json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())["eos_token"] == "\0"
-    made = runner.invoke(app, ["generate", str(tmp_path / "out"), "--tokens", "1,2", "--max-new-tokens", "2", "--no-compile"])
+    made = runner.invoke(
+        app, ["generate", str(tmp_path / "out"), "--tokens", "1,2", "--max-new-tokens", "2", "--no-compile"]
+    )
     assert made.exit_code == 0, made.output
     on = runner.invoke(app, [*arguments[:1], str(tmp_path / "out"), *arguments[2:-1], str(tmp_path / "more")])
     assert on.exit_code == 0, on.output
@@ -159,7 +161,9 @@ def test_a_loss_that_is_no_number_ends_a_run(text, tmp_path):
         small_run("dense", text, tmp_path / "out", lr=1e30, clip=1e30, steps=20)
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--steps", "x"], 2), (["--device", "cuda:9"], 2), (["--lr", "0"], 1)])
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--steps", "x"], 2), (["--device", "cuda:9"], 2), (["--lr", "0"], 1)]
+)
 def test_the_command_tells_what_is_wrong(arguments, code, text, tmp_path):
     (tmp_path / "spec.arch").write_text(SPECS["dense"])
     given = ["train", str(tmp_path / "spec.arch"), "--data", str(text), "-o", str(tmp_path / "out"), *arguments]

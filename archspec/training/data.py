@@ -96,8 +96,9 @@ class Packed:
 class Rows:
     """Rows of a stream as a data set for torch: row i, {"input_ids": int64 (N,)}.
 
-    `order_seed` None: in their order, once. Otherwise shuffled anew for every pass over the stream, as many passes as
-    `num_rows` takes; the same seed gives the same rows wherever one starts to read.
+    `order_seed` None: in their order, spread over all of the stream where they are fewer. Otherwise shuffled anew for
+    every pass over the stream, as many passes as `num_rows` takes; the same seed gives the same rows wherever one
+    starts to read.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Rows:
     def place(self, index: int) -> int:
         """Which row of the stream is row `index` of the data set."""
         if self.order_seed is None:
-            return index
+            return index * self.num_places // self.num_rows
         number, place = divmod(index, self.num_places)
         if self._pass is None or self._pass[0] != number:
             self._pass = number, np.random.default_rng([self.order_seed, number]).permutation(self.num_places)

@@ -124,6 +124,22 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> N
             path.unlink(missing_ok=True)
 
 
+def replace_files(folder: Path, writers: dict[str, Callable[[Path], object]]) -> None:
+    """As `write_files`; where several of the files are there, all change in one step, which a kill does not cut.
+
+    That step exchanges the folder for one of hard links to its other files. It is not for folders that a file system is
+    mounted at, or that this program stands in.
+    """
+    target = folder.resolve()
+    several = sum((target / name).exists() for name in writers) > 1
+    if not several or os.path.ismount(target) or Path.cwd().is_relative_to(target):
+        write_files(folder, writers)
+        return
+    with replaced_folder(target) as fresh:
+        shutil.copytree(target, fresh, copy_function=os.link, symlinks=True, dirs_exist_ok=True)
+        write_files(fresh, writers)
+
+
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill beside `folder`, which then takes its place with all that it holds, at once.
@@ -135,12 +151,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         yield fresh
-        fresh.chmod(0o777 & ~_umask())
-        for path in fresh.rglob("*"):
-            _to_disk(path)
         if not target.exists():
-            fresh.rename(target)
-        elif not _exchange(fresh, target):
+            settle(fresh, target)
+            return
+        _finish(fresh)
+        if not _exchange(fresh, target):
             # Not at once, where the system has no exchange: between the two there is no folder, but the old one beside.
             aside = fresh.with_suffix(".old")
             target.rename(aside)
@@ -148,6 +163,18 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             fresh = aside
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def settle(fresh: Path, target: Path) -> None:
+    """Give a folder that is finished its name, which is free: whoever finds `target` finds all of it."""
+    _finish(fresh)
+    fresh.rename(target)
+
+
+def _finish(folder: Path) -> None:
+    folder.chmod(0o777 & ~_umask())
+    for path in folder.rglob("*"):
+        _to_disk(path)
 
 
 def _to_disk(path: Path) -> None:

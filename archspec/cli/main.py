@@ -23,6 +23,7 @@ from archspec.cli import (
     schema,
     show,
     sweep,
+    train,
 )
 from archspec.cli.common import CliError
 
@@ -51,6 +52,7 @@ app.command("convert")(convert_.convert)
 app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("eval")(eval_.eval_)
+app.command("train")(train.train)
 app.command("explain")(explain.explain)
 app.command("lsp")(lsp.lsp)
 

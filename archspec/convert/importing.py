@@ -18,7 +18,7 @@ from archspec.convert.errors import CheckpointError
 from archspec.convert.family import Blueprint
 from archspec.convert.tensors import Entries, Entry, open_weights, read_floats
 from archspec.driver import analyse_spec, plan
-from archspec.files import write_files
+from archspec.files import replace_files
 from archspec.levels_plan import AnyPlan
 from archspec.parameters import Shape
 from archspec.runtime.build import AnyModel, build_empty
@@ -98,7 +98,7 @@ def write_folder(folder: Path, text: str, tensors: dict[str, Tensor], companions
         **{path.name: partial(shutil.copyfile, path) for path in companions},
         ARCH_FILE: lambda path: path.write_text(text, encoding="utf-8"),
     }
-    write_files(folder, writers)
+    replace_files(folder, writers)
 
 
 def load_checkpoint(

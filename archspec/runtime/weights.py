@@ -1,14 +1,14 @@
 """Weights on disk: `model.arch` and `model.safetensors` in one folder, written whole or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from archspec.files import write_files
+from archspec.files import replace_files
 
 ARCH_FILE = "model.arch"
 WEIGHTS_FILE = "model.safetensors"
@@ -22,16 +22,29 @@ def save_model(model: nn.Module, directory: str | Path, arch_text: str) -> None:
     Effects: replaces both files at the end; if anything fails before, neither is touched.
     Errors: ValueError without text, since a folder without a spec could not be loaded.
     """
+    save_tensors(model.state_dict(), directory, arch_text)
+
+
+def save_tensors(state: Mapping[str, Tensor], directory: str | Path, arch_text: str) -> None:
+    """The same for tensors under the names of a model's `state_dict`."""
     if not arch_text:
         raise ValueError("this model was built without the text of a spec; set model.arch_text before saving")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS_FILE: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
-        ARCH_FILE: lambda path: path.write_text(arch_text, encoding="utf-8"),
     }
-    write_files(folder, writers)
+    if not _holds(folder / ARCH_FILE, arch_text):
+        writers[ARCH_FILE] = lambda path: path.write_text(arch_text, encoding="utf-8")
+    replace_files(folder, writers)
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 @torch.no_grad()

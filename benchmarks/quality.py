@@ -102,7 +102,7 @@ def main() -> None:
     if given.demo:
         from archspec.quality.demo import train_demo
 
-        train_demo(SPECS, WORK, ROOT / "examples" / "demo_model")
+        train_demo(SPECS, WORK, ROOT / "examples" / "yoco_python")
         return
     if given.speed:
         from archspec.quality.speed import measure

@@ -43,7 +43,7 @@ TEXT_BLOCKS = 7
 VOCAB = 256
 END = 0
 """The byte behind a document."""
-TRAINED_PAIRS = (4, 8, 16, 32)
+TRAINED_PAIRS = (8, 16, 32, 64)
 RECALL_SEED = 1
 
 

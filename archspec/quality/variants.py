@@ -73,7 +73,7 @@ FORMS = {
     form.name: form
     for form in (
         Form("full", steps=1600, seeds=3, held_out_bytes=1 << 18, recall_examples=64),
-        Form("short", steps=100, seeds=1, held_out_bytes=1 << 15, recall_examples=8),
+        Form("short", steps=80, seeds=1, held_out_bytes=1 << 15, recall_examples=8),
     )
 }
 """`full` takes about four hours on two cores, `short` about ten minutes."""

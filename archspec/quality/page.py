@@ -1,6 +1,6 @@
 """The page of the table in Markdown, from raw results alone. No torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -97,10 +97,11 @@ def _section(form: Form, results: list[Result]) -> list[str]:
         f"## The {form.name} form",
         told,
         _main_table(rows),
+        _claims(rows),
         "Mean loss of predictions from so many bytes of context:",
-        _by_column(rows, [f"{bin.first}-{bin.last}" for bin in results[0].bins], lambda r, i: r.bins[i].loss),
+        _by_position(rows),
         "Share of right answers by pairs to recall:",
-        _by_column(rows, [str(row.pairs) for row in results[0].recall], lambda r, i: r.recall[i].accuracy),
+        _by_pairs(rows),
     ]
 
 
@@ -122,19 +123,45 @@ def _main_table(rows: Rows) -> str:
                 f"{median(result.bits_per_byte for result in found):.3f}",
                 _spread([result.recall_accuracy for result in found], 2),
                 format_bytes(cache),
-                "-" if dense_cache is None else f"1/{dense_cache / cache:.1f}",
+                "-" if dense_cache is None or variant.name == REFERENCE else f"1/{dense_cache / cache:.1f}",
             )
         )
     return _table(columns, lines)
 
 
-def _by_column(rows: Rows, heads: list[str], value: Callable[[Result, int], float]) -> str:
-    """Medians over seeds, one column for each place."""
-    lines = [
-        (variant.title, *(f"{median(value(result, place) for result in found):.2f}" for place in range(len(heads))))
-        for variant, found in rows
-    ]
+def _claims(rows: Rows) -> str:
+    """What papers say, beside what came out."""
+    dense = {result.seed: result for variant, found in rows if variant.name == REFERENCE for result in found}
+    lines = []
+    for variant, found in rows:
+        pairs = [(result, dense[result.seed]) for result in found if result.seed in dense]
+        if variant.name != REFERENCE and pairs:
+            gaps = [own.loss - base.loss for own, base in pairs]
+            caches = pairs[0][1].cache_bytes / pairs[0][0].cache_bytes
+            here = f"loss {_spread(gaps, 3, sign='+')} against dense, 1/{caches:.1f} of its caches"
+            lines.append((variant.title, f"{variant.claim} (arXiv {variant.papers})", here))
+    return _table(("model", "the paper", "here"), lines, align="---|")
+
+
+def _by_position(rows: Rows) -> str:
+    """Medians over seeds. Not all models predict at all positions."""
+    places = sorted({place for _, found in rows for result in found for place in result.losses})
+    heads = [str(last) if first == last else f"{first}-{last}" for first, last in places]
+    lines = []
+    for variant, found in rows:
+        at = [[result.losses[place] for result in found if place in result.losses] for place in places]
+        lines.append((variant.title, *(f"{median(losses):.2f}" if losses else "-" for losses in at)))
     return _table(("model", *heads), lines)
+
+
+def _by_pairs(rows: Rows) -> str:
+    """Medians over seeds."""
+    pairs = [row.pairs for row in rows[0][1][0].recall]
+    lines = []
+    for variant, found in rows:
+        at = [[row.accuracy for result in found for row in result.recall if row.pairs == number] for number in pairs]
+        lines.append((variant.title, *(f"{median(accuracies):.2f}" for accuracies in at)))
+    return _table(("model", *map(str, pairs)), lines)
 
 
 def _speeds(speed: Report) -> list[str]:
@@ -158,11 +185,11 @@ def _speeds(speed: Report) -> list[str]:
     ]
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    middle = f"{median(values):.{digits}f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f} - {max(values):.{digits}f})"
+def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:
+    middle, least, most = (f"{value:{sign}.{digits}f}" for value in (median(values), min(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({least} to {most})"
 
 
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], align: str = "---:|") -> str:
+    head = ["| " + " | ".join(columns) + " |", "|---|" + align * (len(columns) - 1)]
     return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)])

@@ -62,10 +62,11 @@ def _draw_positions(axes: Any, rows: Rows) -> None:
         pairs = [(result, dense[result.seed]) for result in found if result.seed in dense]
         if variant.name == REFERENCE or not pairs:
             continue
-        bins = pairs[0][0].bins
-        gaps = [median(own.bins[i].loss - base.bins[i].loss for own, base in pairs) for i in range(len(bins))]
-        axes.plot([bin.last for bin in bins], gaps, marker=marker, markersize=3, linewidth=0.9, color=colour)
+        places = sorted(pairs[0][0].losses)
+        gaps = [median(own.losses[place] - base.losses[place] for own, base in pairs) for place in places]
+        axes.plot([last for _, last in places], gaps, marker=marker, markersize=3, linewidth=0.9, color=colour)
     axes.axhline(0, color="black", linewidth=0.6, linestyle=":")
     axes.set_xscale("log", base=2)
+    axes.set_xticks([1, 4, 16, 64, 256], ["1", "4", "16", "64", "256"])
     axes.set_xlabel("bytes of context")
     axes.set_ylabel("loss minus that of dense")

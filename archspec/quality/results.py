@@ -78,6 +78,11 @@ class Result(Part):
     versions: dict[str, str]
 
     @property
+    def losses(self) -> dict[tuple[int, int], float]:
+        """By first and last position. A model of blocks predicts none of a window's first positions."""
+        return {(bin.first, bin.last): bin.loss for bin in self.bins}
+
+    @property
     def recall_accuracy(self) -> float:
         """Mean over the numbers of pairs."""
         return sum(row.accuracy for row in self.recall) / len(self.recall)

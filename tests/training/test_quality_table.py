@@ -9,7 +9,8 @@ import pytest
 import archspec
 from archspec.quality import corpus, running
 from archspec.quality.page import page
-from archspec.quality.results import read_results, result_file
+from archspec.quality.plot import save_plot
+from archspec.quality.results import Bin, Recall, Result, read_results, result_file, write_result
 from archspec.quality.variants import CONTEXT, FORMS, REFERENCE, SPECS_FOLDER, VARIANTS, Form, Job, jobs
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +120,49 @@ def test_results_are_of_specs_as_they_are():
             assert result.parameters == plan.num_parameters()
             assert result.cache_bytes == plan.cache_bytes(1, CONTEXT, "bfloat16")
             assert Job(FORMS[form], result.variant, result.seed) in jobs(FORMS[form])
+
+
+def _result(variant: str, seed: int, loss: float) -> Result:
+    plan = _plan(variant)
+    return Result(
+        form="full", variant=variant, seed=seed, spec="", parameters=plan.num_parameters(),
+        cache_bytes=plan.cache_bytes(1, CONTEXT, "bfloat16"), context=CONTEXT, steps=1600, tokens=1600 * 8 * CONTEXT,
+        corpus="c" * 64, text_bytes=1000, loss=loss, bits_per_byte=loss / 0.6931, predictions=10,
+        bins=(Bin(first=1, last=1, loss=loss + 1, predictions=2), Bin(first=2, last=2, loss=loss, predictions=8)),
+        recall=(Recall(pairs=8, asked=8, right=2, loss=3.0), Recall(pairs=16, asked=16, right=4, loss=3.0)),
+        curve=(), date=f"2026-11-2{seed}T00:00:00+00:00", hardware="A Processor", hardware_slug="a-processor", versions={"torch": "2"},
+    )  # fmt: skip
+
+
+def test_a_page_of_some_jobs_shows_medians_their_spread_and_what_is_missing(tmp_path):
+    full = FORMS["full"]
+    for seed, loss in enumerate((1.4, 1.5, 1.9)):
+        write_result(tmp_path, Job(full, "dense", seed), _result("dense", seed, loss))
+    write_result(tmp_path, Job(full, "cla2", 1), _result("cla2", 1, 1.53))
+    name, text = page(tmp_path)
+    assert name == "quality_a-processor_202611.md"
+    assert "| dense | 3,198,144 | 3 | 1.500 (1.400 to 1.900) | - |" in text
+    assert "| CLA2 | 3,173,568 | 1 | 1.530 | +0.030 |" in text  # beside dense of the same seed
+    assert "| 512 KiB | 1/2.0 |" in text
+    assert "(arXiv 2405.12981) | loss +0.030 against dense, 1/2.0 of its caches |" in text
+    assert "Jobs that are in: 4 of 21. Not yet: `yoco_window` with seed 0" in text
+    assert "8 and 16 pairs; guessing among the values of a sequence\ngives 0.09" in text
+    save_plot(tmp_path / "figure.svg", read_results(tmp_path, "full"))
+    drawn = (tmp_path / "figure.svg").read_text()
+    assert "CLA2" in drawn
+    assert "Block Transformer" not in drawn
+
+
+def test_positions_that_a_model_does_not_predict_are_told_apart(tmp_path):
+    dense, block = _result("dense", 0, 1.0), _result("block4", 0, 2.0)
+    write_result(tmp_path, Job(FORMS["full"], "dense", 0), dense)
+    write_result(tmp_path, Job(FORMS["full"], "block4", 0), block.model_copy(update={"bins": block.bins[1:]}))
+    text = page(tmp_path)[1]
+    assert "| dense | 2.00 | 1.00 |" in text
+    assert "| Block Transformer, blocks of 4 | - | 2.00 |" in text
+    save_plot(tmp_path / "figure.svg", read_results(tmp_path, "full"))
+
+
+def test_a_page_needs_a_result(tmp_path):
+    with pytest.raises(ValueError, match="there are no results"):
+        page(tmp_path)

@@ -15,7 +15,8 @@ from archspec.quality.variants import CONTEXT, FORMS, REFERENCE, SPECS_FOLDER, V
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "specs"
-TINY = Form("tiny", steps=3, seeds=1, held_out_bytes=1500, recall_examples=1, batch=1, compile=False, specs=("block4",))
+TINY = Form("tiny", steps=3, seeds=1, held_out_bytes=1500, recall_examples=1, batch=1, compile=False, specs=("small",))
+SMALL = "model small { layers 2, width 16, vocab 256, heads 2 x 8, ffn gelu(16), rope 10000\nlayers 1-2 attend }"
 
 
 def _plan(name: str):
@@ -40,11 +41,13 @@ def test_jobs_are_in_an_order_in_which_a_part_is_a_table():
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """Some files in place of the whole library."""
+    """Some files in place of the whole library, and a smaller model."""
     files = [path for path in corpus.library_files() if path.name in ("ast.py", "bisect.py", "csv.py", "heapq.py")]
     monkeypatch.setattr(corpus, "library_files", lambda: files)
     monkeypatch.setattr(corpus, "HELD_OUT", 0.1)
-    return running.Places(SPECS, tmp_path / "results", tmp_path / "work")
+    (tmp_path / SPECS_FOLDER).mkdir()
+    (tmp_path / SPECS_FOLDER / "small.arch").write_text(SMALL)
+    return running.Places(tmp_path, tmp_path / "results", tmp_path / "work")
 
 
 def test_the_library_has_sources_and_no_tests():

@@ -10,10 +10,10 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test fuzz bench bench-gpu check format clean distclean
+.PHONY: help setup demo test fuzz bench bench-gpu quality quality-short check format clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## make .venv and install archspec with all it needs (Python >= 3.11)
 	@echo "setup: $(VENV) is ready"
@@ -34,6 +34,12 @@ bench: $(STAMP) ## measure the fixed set of workloads, and write its page (15 mi
 bench-gpu: $(STAMP) ## the same for the papers' comparisons on a GPU (10 minutes on an H100)
 	@mkdir -p out
 	@$(VENV)/bin/archspec bench --suite gpu --json out/bench_gpu.json --page docs/benchmarks
+
+quality: $(STAMP) ## train the models of the quality table, and write its page (4 hours on two cores; goes on where it was)
+	@$(PY) benchmarks/quality.py --jobs $(WORKERS)
+
+quality-short: $(STAMP) ## a short form of the same (10 minutes)
+	@$(PY) benchmarks/quality.py --short --jobs $(WORKERS)
 
 check: $(STAMP) ## check format, lint, types and import rules
 	@echo "check: ruff format"

@@ -56,7 +56,8 @@ class Retention(nn.Module):
             state_BNHH = q.new_zeros((q.shape[0], self.num_heads, self.head_dim, self.head_dim))
         kernels = pick_kernels(q)
         retain = kernels.step if q.shape[2] == 1 else kernels.chunk
-        o_BNSH, state = retain(q, k, v, self._log_decay(x_BSD, wide), state_BNHH.to(wide))
+        with torch.autocast(x_BSD.device.type, enabled=False):  # products with the state as wide as the state
+            o_BNSH, state = retain(q, k, v, self._log_decay(x_BSD, wide), state_BNHH.to(wide))
         o_BNSH = F.rms_norm(o_BNSH, (self.head_dim,), eps=self.norm_eps)
         o_BSE = o_BNSH.transpose(1, 2).flatten(2).to(x_BSD.dtype)
         return self.o_proj(F.silu(self.g_proj(x_BSD)) * o_BSE), state

@@ -72,7 +72,7 @@ class Form:
 FORMS = {
     form.name: form
     for form in (
-        Form("full", steps=1600, seeds=3, held_out_bytes=1 << 18, recall_examples=64),
+        Form("full", steps=1000, seeds=3, held_out_bytes=1 << 18, recall_examples=64),
         Form("short", steps=80, seeds=1, held_out_bytes=1 << 15, recall_examples=8),
     )
 }

@@ -57,7 +57,7 @@ def test_it_is_small_and_the_model_of_its_spec():
 def test_it_predicts_python_that_it_has_not_read(model):
     ids, sizes = ByteEncoder().encode(UNSEEN.encode())
     found = text_loss(model, [Document("unseen", ids, sizes, len(UNSEEN))], context=512)
-    assert found.bits_per_byte < 2.2
+    assert found.bits_per_byte < 1.3
     assert found.bins()[-1].loss < found.bins()[3].loss  # context helps
 
 
@@ -65,7 +65,7 @@ def test_it_writes_what_looks_like_python_and_the_same_twice(model):
     ids = torch.tensor([list(PROMPT)])
     greedy = [model.generate(ids, max_new_tokens=24) for _ in range(2)]
     assert torch.equal(*greedy)
-    written = model.generate(ids, max_new_tokens=160, temperature=0.6, top_k=40, seed=0)[0, len(PROMPT) :]
+    written = model.generate(ids, max_new_tokens=160, temperature=0.8, top_k=40, seed=1)[0, len(PROMPT) :]
     text = bytes(written.tolist()).decode()
     assert text.startswith("    ")
     assert all(

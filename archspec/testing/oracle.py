@@ -53,8 +53,8 @@ def cached_logits(model: "Model", input_ids: "Tensor", chunks: Sequence[int], ea
 
 
 def assert_chunks(model: "AnyModel", input_ids: "Tensor", chunk: int, tolerance: float = TOLERANCE) -> None:
-    """Raise AssertionError unless a prefill that takes up `chunk` tokens at a time gives the logits and leaves the caches
-    of a whole one, with the exit and without. Shapes: input_ids (B, T).
+    """Raise AssertionError unless a prefill of `input_ids` (B, T), `chunk` tokens at a time, gives the logits and
+    leaves the caches of a whole one, with the exit and without.
 
     Caches and states may differ by `tolerance` of their largest number, if that is more than 1.
     """

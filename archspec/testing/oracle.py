@@ -68,7 +68,7 @@ def assert_chunks(model: "AnyModel", input_ids: "Tensor", chunk: int, tolerance:
                 logits.append(model.prefill(input_ids, cache, early_exit=early_exit))
             caches.append(dict(_stored(cache)))
         path = f"prefill, {chunk} tokens at a time, with early_exit={early_exit},"
-        _close(*logits, path, tolerance, than="a whole prefill")
+        _close(logits[0], logits[1], path, tolerance, than="a whole prefill")
         for name, wanted in caches[1].items():
             largest = max(1.0, float(wanted.abs().max()))
             _close(caches[0][name], wanted, f"{name} after {path}", tolerance * largest, than="that of a whole prefill")

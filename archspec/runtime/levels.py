@@ -64,7 +64,6 @@ class LevelsModel(Decoder):
         self.tokens = TokenStack(plan, attend, call if is_alike else Caller(compile))
         self.arch_text = ""
         self.prefill_chunk = plan.prefill_chunk
-        """Tokens of a prompt that are prefilled at a time, whole blocks of them; None: all."""
 
     def forward(
         self,
@@ -167,8 +166,7 @@ class LevelsModel(Decoder):
 
     def _fill(self, ids_BT: Tensor, cache: LevelsCache, chunk: int, early_exit: bool) -> Tensor:
         """Take up chunks of whole blocks; what is left completes one at least."""
-        length = self.plan.block_length
-        size = max(chunk // length, 1) * length
+        length, size = self.plan.block_length, self.plan.whole_blocks(chunk)
         with self.tokens.call.settings():
             while cache.num_open + ids_BT.shape[1] >= size + length:
                 num_open = cache.num_open

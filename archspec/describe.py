@@ -7,7 +7,7 @@ from typing import Any
 
 from archspec.diagnostics import layer_numbers
 from archspec.levels_plan import AnyPlan, LevelsPlan
-from archspec.plan import DTYPE_BYTES, CacheSlot, LayerPlan, Plan, RetentionPlan, Step
+from archspec.plan import DTYPE_BYTES, CacheSlot, LayerPlan, Plan, RetentionPlan, Step, flattened
 from archspec.spec.format import ffn_text, positions_text, rope_text
 
 
@@ -146,6 +146,27 @@ def exit_text(plan: AnyPlan, unit: str = "token") -> str:
     return f"prefill exits after {done}: {layers} of {len(plan.layers)} {runs} for the last position only"
 
 
+def chunk_text(plan: AnyPlan) -> str:
+    """How a long prompt is taken up: in chunks of how many tokens, and what runs for every one of them."""
+    of_levels = isinstance(plan, LevelsPlan)
+    stack = plan.blocks if isinstance(plan, LevelsPlan) else plan
+    every = flattened(stack.body[: stack.exit_idx], stack.groups)
+    layers = [step.idx for step in every if step.op == "layer"]
+    level = "of the block level, " if of_levels else ""
+    if plan.prefill_chunk is None:
+        iterating = [step.idx for group in stack.groups for step in group.steps if step.op == "layer"]
+        who = f"{layer_numbers(iterating)} {'iterate' if len(iterating) > 1 else 'iterates'}"
+        return f"prompts are taken up whole: {level}{who}, and passes over a part would give other numbers"
+    blocks = f" ({stack.prefill_chunk} blocks)" if of_levels else ""
+    amount = f"prompts are taken up {plan.prefill_chunk} tokens{blocks} at a time"
+    if not layers:
+        return f"{amount}: {level}no layer runs for any chunk but the last"
+    count = f" of {len(stack.layers)}" if len(layers) < len(stack.layers) else ""
+    who = f"{layer_numbers(layers)}{count} {'run' if len(layers) > 1 else 'runs'}" if count else "every layer runs"
+    others = " and ".join(["the others"] * bool(count) + ["the token level"] * of_levels)
+    return f"{amount}: {level}{who} for every chunk{f', {others} for the last one only' if others else ''}"
+
+
 def exit_place(plan: AnyPlan) -> str | None:
     """After what prefill exits: `cache@13`, `layer 4`, `start`; None if every layer runs for every position.
 
@@ -211,11 +232,18 @@ def plan_text(plan: AnyPlan) -> str:
     """The whole plan, one fact a line; equal plans print equally."""
     if isinstance(plan, LevelsPlan):
         return _levels_text(plan)
-    lines = [
-        f"plan {plan.name}",
+    head, body = _stack_lines(plan)
+    return "\n".join([f"plan {plan.name}", *head, f"  {chunk_text(plan)}", *body])
+
+
+def _stack_lines(plan: Plan) -> tuple[list[str], list[str]]:
+    """What a stack is as a whole, and all its parts and steps."""
+    head = [
         f"  width {plan.hidden_size}, vocab {plan.vocab_size}, {parameters_text(plan, '')}",
         f"  embedding scale {plan.embed_scale:.10g}, {'tied' if plan.tied_embeddings else 'untied'}{_ends(plan)}",
         f"  cache bytes {plan.cache_formula()}",
+    ]
+    body = [
         "slots",
         *(f"  {slot.idx:>3} {_slot_text(slot)}" for slot in plan.slots),
         "states",
@@ -230,7 +258,7 @@ def plan_text(plan: AnyPlan) -> str:
         "decode",
         *(f"  {_step_text(plan, step)}" for step in plan.decode_steps()),
     ]
-    return "\n".join(lines)
+    return head, body
 
 
 def parameters_text(plan: AnyPlan, separator: str = ",") -> str:
@@ -260,9 +288,11 @@ def _levels_text(plan: LevelsPlan) -> str:
         f"  a block is its rows of width {plan.lookup.size}, {plan.lookup.merge}; its context a {vectors}",
         f"  token embedding scale {plan.token_embed_scale:.10g}, {plan.block_positions} positions a block",
         f"  cache bytes {plan.cache_formula()}",
+        f"  {chunk_text(plan)}",
     ]
     for word, level in plan.levels():
-        lines += ["", word, *(f"  {line}" for line in plan_text(level).splitlines()[1:])]
+        head, body = _stack_lines(level)
+        lines += ["", word, *(f"  {line}" for line in (*head, *body))]
     return "\n".join(lines)
 
 
@@ -335,8 +365,13 @@ def _step_text(plan: Plan, step: Step) -> str:
 
 
 def plan_json(plan: AnyPlan) -> dict[str, Any]:
-    """All fields of a plan as plain values."""
-    levels = {word: plan_json(level) for word, level in plan.levels()} if isinstance(plan, LevelsPlan) else {}
+    """All fields of a plan as plain values, and what follows from them."""
+    return {**_values(plan), "prefill_chunk": plan.prefill_chunk}
+
+
+def _values(plan: AnyPlan) -> dict[str, Any]:
+    """All but how prompts are taken up, which is not for a level to say."""
+    levels = {word: _values(level) for word, level in plan.levels()} if isinstance(plan, LevelsPlan) else {}
     return {
         **asdict(plan, dict_factory=_plain),
         **levels,

@@ -101,6 +101,10 @@ class LevelsPlan(Sizes):
         chunk = self.blocks.prefill_chunk
         return None if chunk is None else chunk * self.block_length
 
+    def whole_blocks(self, num_tokens: int) -> int:
+        """The tokens of as many whole blocks as `num_tokens` make, one at least."""
+        return max(num_tokens // self.block_length, 1) * self.block_length
+
     @property
     def max_context(self) -> None:
         return None

@@ -294,7 +294,7 @@ class Plan(Sizes):
 
     @property
     def prefill_chunk(self) -> int | None:
-        """Tokens of a prompt that are prefilled at a time. None: all, since passes over parts give other numbers."""
+        """Positions of a prompt that are prefilled at a time. None: all, since passes over parts give other numbers."""
         return None if self.groups else PREFILL_CHUNK
 
     def decode_steps(self) -> tuple[Step, ...]:

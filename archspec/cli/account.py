@@ -16,6 +16,7 @@ COLUMNS = ("phase", "unit", "serves", ">graphs", ">breaks", ">guards", ">recompi
 def print_account(model: "AnyModel", as_json: bool, training: bool) -> None:
     """Compile a model and print what was compiled."""
     from archspec.runtime.account import account
+    from archspec.runtime.explaining import LATER
 
     made = account(model, training)
     if as_json:
@@ -24,6 +25,8 @@ def print_account(model: "AnyModel", as_json: bool, training: bool) -> None:
         return
     print_table(Table(COLUMNS, tuple(map(_cells, made.rows))))
     phases = {"all", *(row.phase for row in made.rows)}
+    if model.plan.prefill_chunk is not None:
+        phases.add(LATER)  # nothing of them was run, but long prompts have them
     seconds = sum(row.seconds for row in made.rows)
     cached = f"{made.cache_hits} from the cache on disk, {made.cache_misses} new"
     print(f"\n{made.graphs} graphs in {seconds:.1f} s ({cached})")

@@ -36,7 +36,13 @@ def memory(
     allocator: Annotated[
         str, typer.Option(help="Who allocates caches: exact, hf-dynamic, hf-static, paged:N (blocks of N).")
     ] = "exact",
-    prefill_chunk: Annotated[str, typer.Option(help="Tokens of a prompt that are prefilled at a time.")] = "2K",
+    prefill_chunk: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens of a prompt that are prefilled at a time, rounded down to whole blocks of a level.",
+            show_default="as the model does: 2K tokens or blocks; all where layers iterate",
+        ),
+    ] = None,
     gpu: Annotated[
         str | None, typer.Option(help="Memory, as 80GB or 24GiB: the largest batch and the longest context in it.")
     ] = None,
@@ -66,7 +72,7 @@ def memory(
     if as_json + as_csv + as_latex > 1:
         raise typer.BadParameter("choose one of --json, --csv and --latex")
     batches, contexts = counts(batch, "--batch"), counts(context, "--context")
-    (chunk,) = counts(prefill_chunk, "--prefill-chunk")[:1]
+    chunk = None if prefill_chunk is None else _chunk(prefill_chunk)
     try:
         budget = None if gpu is None else parse_bytes(gpu)
         who = parse_allocator(allocator)
@@ -88,6 +94,13 @@ def memory(
     report = tables.Report([subject.plan for subject in subjects], rows_of_models, terms, budget)
     show = tables.print_json if as_json else tables.print_csv if as_csv else tables.print_latex if as_latex else None
     (show or tables.print_text)(report)
+
+
+def _chunk(text: str) -> int:
+    chunk, *more = counts(text, "--prefill-chunk")
+    if more:
+        raise typer.BadParameter(f"one number, not {1 + len(more)}", param_hint="--prefill-chunk")
+    return chunk
 
 
 def _subject(path: Path, pairs: list[str] | None) -> "Subject":
@@ -133,7 +146,7 @@ def _measure(subject: "Subject", rows: "list[Row]", terms: "Terms", passes: bool
                 if found.allocator is not None:
                     row["measured_allocator_bytes"] = found.allocator
                 if passes:
-                    _add_peaks(row, measure_passes(*where, terms.dtype, terms.chunk, device))
+                    _add_peaks(row, measure_passes(*where, terms.dtype, terms.chunk_of(subject.plan), device))
             except ValueError as error:
                 raise CliError(str(error)) from error
             except (RuntimeError, MemoryError) as error:

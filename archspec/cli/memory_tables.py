@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ def _facts(report: Report, plan: AnyPlan, rows: list[Row]) -> dict[str, Any]:
         "dtype": terms.dtype,
         "cache_dtype": terms.cache_dtype or terms.dtype,
         "allocator": str(terms.allocator),
-        "prefill_chunk": terms.chunk,
+        "prefill_chunk": terms.chunk_of(plan),
         "num_parameters": plan.num_parameters(),
         "num_active_parameters": plan.num_active_parameters(),
         "weight_bytes": weight_bytes(plan, terms.dtype),
@@ -102,12 +103,20 @@ def _print_lines(report: Report, rows: list[Row]) -> None:
     keys = ("slot_bytes", "state_bytes", "prefill_peak_bytes", "rope_table_bytes", "decode_peak_bytes", "total_bytes")
     cells = [(" x ".join(_place(row)), *(format_bytes(row[key]) for key in keys)) for row in rows]
     print_table(Table(columns, tuple(cells)))
-    print(f"* estimated peaks of activations, {_chunks(report.terms)};")
+    print(f"* estimated peaks of activations, {_chunks(report)};")
     print(f"  RoPE tables are part of prefill's; the total has weights, all in {report.terms.dtype}")
 
 
-def _chunks(terms: Terms) -> str:
-    return f"prefill of {format_count(terms.chunk)} tokens at a time" if terms.chunk else "whole prompts"
+def _chunks(report: Report) -> str:
+    """How prompts are taken up; by each model where they do it differently."""
+    ways = {plan.name: _way(report.terms.chunk_of(plan)) for plan in report.plans}
+    if len(set(ways.values())) == 1:
+        return ways[report.plans[0].name]
+    return ", ".join(f"{name} {way}" for name, way in ways.items())
+
+
+def _way(chunk: int | None) -> str:
+    return f"prefill of {format_count(chunk)} tokens at a time" if chunk else "prefill of whole prompts"
 
 
 def _print_side_by_side(report: Report) -> None:
@@ -120,7 +129,8 @@ def _print_side_by_side(report: Report) -> None:
     print_table(Table(columns, tuple(cells)))
     print("bytes of the caches, and their ratio to the first model's")
     if report.budget is not None:
-        print(f"what fits: weights, caches and estimated activations, {_chunks(report.terms)}")
+        text = f"what fits: weights, caches and estimated activations, {_chunks(report)}"
+        print(textwrap.fill(text, 80, subsequent_indent="  "))
 
 
 def _ratio(value: float | None) -> str:

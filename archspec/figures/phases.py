@@ -6,7 +6,7 @@ Contract: the items of a figure, unfolded, are the steps of `Plan.prefill_steps`
 from dataclasses import replace
 from typing import Literal
 
-from archspec.describe import iteration_texts
+from archspec.describe import chunk_text, iteration_texts
 from archspec.figures.drawing import cells, figure_of
 from archspec.figures.model import Cell, Figure, Item, Positions, Strip, Tower
 from archspec.levels_plan import AnyPlan, LevelsPlan
@@ -19,7 +19,9 @@ def phase_figure(plan: AnyPlan, phase: Phase) -> Figure:
     if phase == "prefill":
         figure = figure_of(plan, "exact")
         towers = _prefill_levels(plan, figure) if isinstance(plan, LevelsPlan) else (_prefill(figure.towers[0]),)
-        return replace(figure, phase=phase, towers=towers, notes=(*figure.notes, *iteration_texts(plan)))
+        return replace(
+            figure, phase=phase, towers=towers, notes=(*figure.notes, *iteration_texts(plan), chunk_text(plan))
+        )
     figure = figure_of(plan, "none")
     notes = []
     if isinstance(plan, LevelsPlan):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from archspec.levels_plan import AnyPlan
+from archspec.levels_plan import AnyPlan, LevelsPlan
 from archspec.memory.activations import decode_peak, prefill_peak
 from archspec.memory.allocators import EXACT, Allocator, slot_bytes, state_bytes
 from archspec.plan import CACHE_DTYPE_BYTES, DTYPE_BYTES
@@ -19,7 +19,13 @@ class Terms:
     """Of caches; `dtype` unless given. Recurrent states are float32 whatever it is."""
     allocator: Allocator = EXACT
     chunk: int | None = None
-    """Tokens of a prompt that are prefilled at a time; None: all."""
+    """Tokens of a prompt that are prefilled at a time; None: as many as the plan says."""
+
+    def chunk_of(self, plan: AnyPlan) -> int | None:
+        """What that comes to for a plan, which may take whole blocks only; None: all."""
+        if self.chunk is None:
+            return plan.prefill_chunk
+        return plan.whole_blocks(self.chunk) if isinstance(plan, LevelsPlan) else self.chunk
 
     @property
     def cache_element(self) -> int:
@@ -58,7 +64,7 @@ class Account:
 def account(plan: AnyPlan, batch: int, context: int, terms: Terms) -> Account:
     """All lines for one batch and context."""
     element = DTYPE_BYTES[terms.dtype]
-    prefill = prefill_peak(plan, batch, context, element, terms.chunk)
+    prefill = prefill_peak(plan, batch, context, element, terms.chunk_of(plan))
     return Account(
         batch=batch,
         context=context,

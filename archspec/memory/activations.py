@@ -15,28 +15,39 @@ from archspec.plan import Plan
 
 
 def prefill_peak(plan: Plan | LevelsPlan, batch: int, context: int, element: int, chunk: int | None = None) -> Peak:
-    """A prefill of `context` tokens into an empty cache of that length, at most `chunk` tokens at a time.
-
-    The costliest chunk is the first, whose scores are not computed in parts, the last whole one, or what is left.
-    """
+    """A prefill of `context` tokens into an empty cache of that length, at most `chunk` tokens at a time."""
     chunk = min(chunk or context, context)
-    whole, left = divmod(context, chunk)
-    ends = {(chunk, chunk), (chunk, whole * chunk), (left or chunk, context)}
-    return _highest([_chunk_peak(plan, batch, new, end, context, element) for new, end in sorted(ends)])
-
-
-def _chunk_peak(plan: Plan | LevelsPlan, batch: int, new: int, end: int, context: int, element: int) -> Peak:
-    """`new` tokens, after which the cache holds `end`."""
     if isinstance(plan, Plan):
-        return _peak(plan, batch, new, end - new, context, element)
-    blocks = plan.num_blocks(new)
-    cached = max(plan.num_blocks(end) - blocks, 0)
-    ids = batch * blocks * plan.block_length * INT64
-    found = _peak(plan.blocks, batch, blocks, cached, plan.num_blocks(context), element)
-    rows = batch * blocks * plan.block_length * plan.lookup.size * element
-    summed = batch * blocks * plan.blocks.hidden_size * element if plan.lookup.merge == "sum" else 0
-    lookup = Peak(ids + rows + summed, 0)
-    return _highest([replace(found, nbytes=found.nbytes + ids), lookup, _start(plan, batch, element)])
+        chunks = _chunks(context, chunk)
+        return _highest([_chunk_peak(plan, batch, new, start, context, element) for new, start in chunks])
+    blocks = plan.num_blocks(context)
+    chunks = _chunks(blocks, max(chunk // plan.block_length, 1))
+    found = [_blocks_peak(plan, batch, new, start, blocks, element) for new, start in chunks]
+    return _highest([*found, _start(plan, batch, element)])
+
+
+def _chunks(length: int, size: int) -> list[tuple[int, int]]:
+    """Lengths and beginnings of the chunks that may cost most: the first, the one before the last, which has the most
+    before it of those that are whole, and the last, which alone has logits."""
+    last = (length - 1) // size * size
+    whole = {(size, 0), (size, last - size)} if last else set()
+    return [*sorted(whole), (length - last, last)]
+
+
+def _chunk_peak(plan: Plan, batch: int, new: int, start: int, context: int, element: int) -> Peak:
+    """`new` tokens behind `start` others; those of the last chunk end the prompt."""
+    is_last = new + start == context
+    steps = plan.fill_steps() if not is_last else plan.prefill_steps() if new > 1 else plan.decode_steps()
+    return Walk(plan, start, context, Operations(batch, new, element)).run(steps)
+
+
+def _blocks_peak(plan: LevelsPlan, batch: int, new: int, start: int, num_blocks: int, element: int) -> Peak:
+    """The same for whole blocks, whose tokens are looked up first."""
+    tokens = batch * new * plan.block_length
+    found = _chunk_peak(plan.blocks, batch, new, start, num_blocks, element)
+    summed = batch * new * plan.blocks.hidden_size if plan.lookup.merge == "sum" else 0
+    lookup = Peak(tokens * INT64 + (tokens * plan.lookup.size + summed) * element, 0)
+    return _highest([replace(found, nbytes=found.nbytes + tokens * INT64), lookup])
 
 
 def decode_peak(plan: Plan | LevelsPlan, batch: int, context: int, element: int) -> Peak:
@@ -66,6 +77,5 @@ def _highest(peaks: list[Peak]) -> Peak:
 
 
 def _peak(plan: Plan, batch: int, tokens: int, cached: int, context: int, element: int) -> Peak:
-    walk = Walk(plan, cached, context, Operations(batch, tokens, element))
     steps = plan.prefill_steps() if tokens > 1 else plan.decode_steps()
-    return walk.run(steps)
+    return Walk(plan, cached, context, Operations(batch, tokens, element)).run(steps)

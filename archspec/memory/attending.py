@@ -1,11 +1,11 @@
-"""The tensors that attention allocates between queries and outputs: what `archspec.runtime.backends` and `near` do.
+"""The tensors that attention allocates between queries and outputs: as `backends`, `near`, `past` of the runtime do.
 
 Every function is called with queries, keys and values alive and counted, and returns its output, which is not counted.
 
 Assumptions: not compiled, CPU kernels of torch 2.13. Attention is the flash kernel, which takes a mask as numbers of
 the model's dtype, unless queries and values differ in width (sinks) or scores are capped.
 
-Legend: B batch, S query tokens, T keys in a view, M blocks, L queries of a block, R keys of a block.
+Legend: B batch, S query tokens, T keys in a view.
 """
 
 from dataclasses import dataclass, replace
@@ -16,18 +16,19 @@ from archspec.plan import AttentionPlan, CacheSlot
 
 SINK_DIMS = 8
 """Dimensions that queries and keys grow by for a sink."""
-MOST_QUERIES, FEWEST_QUERIES = 256, 16
-"""Bounds of the queries of a block; between them it is a fourth of the window."""
+MOST_QUERIES, FEWEST_QUERIES = 256, 64
+"""Bounds of the queries of a block that has a window; between them it is an eighth of the window."""
 FAR_SCORES = 1 << 22
 """Scores of one head that there is a mask for at a time."""
 
 
 class Seen(NamedTuple):
-    """What readers see of a slot: how many keys, and with a `front` that they are in order (see `View`)."""
+    """What readers see of a slot: how many keys, and of their order what `View` says too."""
 
     keys: int
     front: int | None = None
     sinks: int = 0
+    tail: bool = False
 
 
 class Output(NamedTuple):
@@ -95,7 +96,7 @@ def _by_structure(ops: Operations, call: Call, mixer: AttentionPlan, seen: Seen)
     window, front = mixer.window, seen.front
     if call.tokens > 1 and window is not None and front is not None and seen.sinks in (0, mixer.sinks):
         if front == 0 or front >= window - 1:
-            return _near(ops, call, mixer, window)
+            return _near(ops, call, mixer, window, seen)
     if call.tokens > 1 and front == 0 and window is None:
         if mixer.sees_self:
             return _kernel(ops, call, mask=0)
@@ -105,71 +106,64 @@ def _by_structure(ops: Operations, call: Call, mixer: AttentionPlan, seen: Seen)
         ops.touch(out, call.output * ops.element)
         return Output(call.output * ops.element, joined=False)
     if call.tokens > 1 and front is None:
-        return _far(ops, call, mixer)
+        plain = window is None and mixer.sees_self and not call.softcap and call.size == call.head_dim
+        return _past(ops, call) if plain and seen.tail else _far(ops, call, mixer)
     return _masked(ops, call, mixer)
 
 
 def _masked(ops: Operations, call: Call, mixer: AttentionPlan) -> Output:
-    ops.touch(_mask_copies(mixer) * call.places)
+    window = mixer.window
+    ops.touch((2 if window is None else 4 if mixer.sinks else 3) * call.places)  # on the way to one mask
     with ops.hold(call.places):
         return _kernel(ops, call, call.places)
 
 
-def _mask_copies(mixer: AttentionPlan) -> int:
-    """Masks that are there at once while one is made."""
-    return 2 if mixer.window is None else 4 if mixer.sinks else 3
+def _past(ops: Operations, call: Call) -> Output:
+    """Attention to what is before the queries and to their own keys, put together in float32 or wider."""
+    out, wide = call.output * ops.element, call.output * ops.wide
+    sums = call.batch * call.heads * call.tokens * FLOAT32
+    with ops.hold(2 * out, 3 * sums):
+        ops.touch(out, wide)
+        ops.touch(2 * wide)
+        ops.touch(wide, ops.narrowed(call.output))
+    return Output(out, joined=True)
 
 
 def _far(ops: Operations, call: Call, mixer: AttentionPlan) -> Output:
-    """A block of queries at a time, then all outputs joined."""
+    """A block of queries at a time, into an output for all."""
     size, out = max(1, FAR_SCORES // call.keys), call.output * ops.element
-    if call.tokens <= size:
-        _masked(ops, call, mixer)
-    else:
-        # The last whole block, beside the outputs of all others; as large as one may be, so that more keys cost more.
-        with ops.hold(out * (call.tokens - size) // call.tokens):
-            _masked(ops, replace(call, tokens=size, most_places=max(FAR_SCORES, call.keys)), mixer)
-    ops.touch(out, out)
-    return Output(out, joined=False)
-
-
-def block_len(window: int) -> int:
-    """Queries of a block."""
-    return max(FEWEST_QUERIES, min(MOST_QUERIES, window // 4))
-
-
-def _near(ops: Operations, call: Call, mixer: AttentionPlan, window: int) -> Output:
-    """Blocks of queries as rows of a batch, each with the keys near it."""
-    length = block_len(window)
-    blocks = -(-call.tokens // length)
-    near, seen = window - 1 + blocks * length, mixer.sinks + window - 1 + length
-    inner = replace(call, batch=call.batch * blocks, tokens=length, keys=seen, scattered=call.batch == 1)
-    of_heads = call.batch * call.kv_heads * ops.element
-    padded = near * of_heads * call.size, near * of_heads * call.head_dim
-    places = near * INT64
-    with ops.hold(inner.queries * ops.element):
-        ops.touch(*padded, places)
-        if mixer.sinks:
-            # Sinks are put before each block: now every block has keys of its own.
-            own = blocks * seen * of_heads * call.size, blocks * seen * of_heads * call.head_dim
-            ops.touch(*padded, own[0])
-            ops.touch(padded[1], *own)
-            places += blocks * seen * INT64
+    with ops.hold(out):
+        if call.tokens <= size:
+            _masked(ops, call, mixer)
         else:
-            own = padded
-        mask = blocks * length * seen
-        with ops.hold(*own, places):
-            ops.touch(_mask_copies(mixer) * mask)
-            copies = [mask]
-            if call.batch > 1:
-                copies += [call.batch * mask, inner.queries * ops.element]
-                if not mixer.sinks:
-                    copies += [blocks * seen * of_heads * call.size, blocks * seen * of_heads * call.head_dim]
-            with ops.hold(*copies):
-                out = _kernel(ops, inner, call.batch * mask)
-            together = out.joined and call.batch == 1
-            ops.touch(sum(copies) + out.nbytes, 0 if together else out.nbytes)
-    return Output(out.nbytes, together)
+            # As large as a block may be, so that more keys cost more.
+            most = max(FAR_SCORES, call.keys)
+            _masked(ops, replace(call, tokens=size, most_places=most, scattered=True), mixer)
+    return Output(out, joined=True)
+
+
+def turn_len(window: int) -> int:
+    """Queries of a block."""
+    return max(FEWEST_QUERIES, min(MOST_QUERIES, window // 8))
+
+
+def _near(ops: Operations, call: Call, mixer: AttentionPlan, window: int, seen: Seen) -> Output:
+    """The same for a window: a block looks at the keys near it, which are copied only to be put behind sinks."""
+    size, out = turn_len(window), call.output * ops.element
+    whole, left = divmod(call.tokens, size)
+    with ops.hold(out):
+        for tokens, begin in ((size, (whole - 1) * size), (left, whole * size)):
+            if tokens == 0 or begin < 0:
+                continue
+            own = seen.sinks + (seen.front or 0) + begin
+            first = max(seen.sinks, own - window + 1)
+            apart = 0 < mixer.sinks < first
+            near = own + tokens - (first if apart or not mixer.sinks else 0) + (mixer.sinks if apart else 0)
+            of_heads = call.batch * call.kv_heads * near * ops.element
+            with ops.hold(of_heads * (call.size + call.head_dim) + near * INT64 if apart else 0):
+                block = replace(call, tokens=tokens, keys=near, scattered=call.tokens > size)
+                _masked(ops, block, mixer)
+    return Output(out, joined=True)
 
 
 def _kernel(ops: Operations, call: Call, mask: int) -> Output:
@@ -198,7 +192,7 @@ def _plain_products(ops: Operations, call: Call, mask: int, repeated: bool) -> N
     """torch's products, in float32 or wider: scaled queries and keys, scores with and without mask."""
     of_keys = call.of_keys * (call.heads // call.kv_heads if repeated else 1)
     of_values = of_keys * call.head_dim // call.size
-    kept = (of_keys + of_values if repeated else 0) + (2 if call.scattered else 1) * call.queries
+    kept = (of_keys + of_values if repeated else 0) + call.queries
     casts = ops.cast(call.queries + call.of_keys + call.of_keys * call.head_dim // call.size)
     with ops.hold(mask * ops.element, kept * ops.wide, casts):
         ops.touch((of_keys + call.scores) * ops.wide)

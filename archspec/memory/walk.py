@@ -52,8 +52,9 @@ class Walk:
         self.num_new = self.ops.tokens
         self.embed()
         rope = self._tables()
-        self.steps(steps[1:-1])
-        self.head()
+        self.steps(tuple(step for step in steps if step.op not in ("embed", "head")))
+        if steps[-1].op == "head":
+            self.head()
         return Peak(self.ops.peak, rope)
 
     def _tables(self) -> int:
@@ -272,7 +273,7 @@ class Walk:
         if self.keep and self.start and slot.window is None:
             ops.touch(chunk)
             self._show(slot)
-            self.views[slot.idx] = self._stored(slot, self.start + ops.tokens)
+            self.views[slot.idx] = self._stored(slot, self.start + ops.tokens)._replace(tail=True)
             return
         self.join(slot)
         if self.keep:
@@ -288,7 +289,7 @@ class Walk:
         if slot.window is None:
             length = self.start + self.ops.tokens
             size = self.ops.batch * length * slot.elements_per_token * self.ops.element + length * INT64
-            self.views[slot.idx] = Seen(length)
+            self.views[slot.idx] = Seen(length, tail=True)
         else:
             self.views[slot.idx], size = self._before(slot, slot.window, slot.sinks)
         self._replace(self.joined, slot, size)

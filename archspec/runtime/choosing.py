@@ -3,15 +3,15 @@
 Legend: N heads, H head_dim, E head_dim of queries.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
+from archspec.runtime import ways
 from archspec.runtime.attention import Order
 
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLEX_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-ROW_DTYPES = (torch.float32, torch.bfloat16)
 FLEX_FEWEST_DIMS = 16
 """FlexAttention's kernels for CUDA refuse smaller heads."""
 
@@ -24,6 +24,10 @@ class Kernels(NamedTuple):
     device: str = "cuda"
     most_dims: int = 256
     """Largest head_dim of those for rows; those for caches take 256."""
+
+
+Keys = Literal["near", "ordered", "tail", "stored"]
+"""In order from where the first row's window begins; in order; in order up to the last row's own; as stored."""
 
 
 class Call(NamedTuple):
@@ -46,6 +50,8 @@ class Call(NamedTuple):
     turned_apart: bool = False
     """Sinks are scored with a vector of their own: E = 2 H."""
     grad: bool = False
+    keys: Keys = "stored"
+    """How the keys of many rows lie; known only where nothing has run yet."""
 
 
 class Choice(NamedTuple):
@@ -60,11 +66,8 @@ def why(call: Call, wanted: str, flash: Kernels | None, compiled: bool) -> Choic
 
     `flash`: what is installed; `compiled`: whether the call is part of a compiled graph.
     """
-    if wanted == "cpu":
-        rows = "single queries by archspec's kernels, those of longer chunks by torch"
-        return Choice(wanted, rows if call.dtype in ROW_DTYPES else f"by torch: the kernels take {_names(ROW_DTYPES)}")
     if wanted not in ("auto", "flash", "flex"):
-        return Choice(wanted, "asked for")
+        return Choice(wanted, ways.reason(call, wanted))
     no_flash, no_flex = flash_obstacle(call, flash), flex_obstacle(call, compiled)
     if wanted == "flash":
         return Choice("flash", _flash_name(call, flash)) if no_flash is None else Choice("sdpa", f"flash: {no_flash}")
@@ -81,10 +84,6 @@ def why(call: Call, wanted: str, flash: Kernels | None, compiled: bool) -> Choic
     if no_flex is None:
         return Choice("flex", f"a block mask instead of a mask of all places; flash: {no_flash}")
     return Choice("sdpa", f"flash: {no_flash}; flex: {no_flex}")
-
-
-def _names(dtypes: tuple[torch.dtype, ...]) -> str:
-    return " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def flash_obstacle(call: Call, flash: Kernels | None) -> str | None:

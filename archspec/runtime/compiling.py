@@ -62,9 +62,11 @@ class Caller:
         # length 1 may have any stride and still be contiguous, but graphs are guarded by strides.
         own = inputs.clone(memory_format=torch.contiguous_format)
         own = own if inputs.requires_grad else own.detach()
+        if own.is_floating_point():  # vectors: later layers get theirs from graphs, without marks
+            return own
         if own.shape[1] > 1:
             torch._dynamo.maybe_mark_dynamic(own, 1)
-        if own.ndim > 2:  # the width of vectors, the length of blocks
+        if own.ndim > 2:  # the length of blocks
             torch._dynamo.mark_static(own, 2)
         return own
 

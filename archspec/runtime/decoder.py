@@ -35,6 +35,23 @@ class Decoder(nn.Module):
     plan: Any
     arch_text: str = ""
     """The text of the spec, for `save`."""
+    _prefill_chunk: int | None = None
+
+    @property
+    def prefill_chunk(self) -> int | None:
+        """Tokens of a prompt that are prefilled at a time, so that activations do not grow with it; None: all.
+
+        The plan's, unless it is set. Models of levels take whole blocks of them, one at least. Where layers iterate,
+        the plan's is None: chunks give other numbers there, as calls of `prefill` one after the other do.
+        Errors: ValueError if it is set to less than 1.
+        """
+        return self._prefill_chunk
+
+    @prefill_chunk.setter
+    def prefill_chunk(self, chunk: int | None) -> None:
+        if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f"prefill_chunk must be 1 token or more, or None for whole prompts, but is {chunk!r}")
+        self._prefill_chunk = chunk
 
     @property
     def device(self) -> torch.device:

@@ -58,10 +58,12 @@ class LevelsModel(Decoder):
         super().__init__()
         self.plan = plan
         call = Caller(compile)
-        self.blocks, self.tokens = BlockStack(plan, attend, call), TokenStack(plan, attend, call)
+        self.blocks = BlockStack(plan, attend, call)
+        # Layers of another width have graphs of their own.
+        is_alike = plan.blocks.hidden_size == plan.tokens.hidden_size
+        self.tokens = TokenStack(plan, attend, call if is_alike else Caller(compile))
         self.arch_text = ""
         self.prefill_chunk = plan.prefill_chunk
-        """Tokens of a prompt that are prefilled at a time, whole blocks of them; None: all."""
 
     def forward(
         self,
@@ -164,8 +166,7 @@ class LevelsModel(Decoder):
 
     def _fill(self, ids_BT: Tensor, cache: LevelsCache, chunk: int, early_exit: bool) -> Tensor:
         """Take up chunks of whole blocks; what is left completes one at least."""
-        length = self.plan.block_length
-        size = max(chunk // length, 1) * length
+        length, size = self.plan.block_length, self.plan.whole_blocks(chunk)
         with self.tokens.call.settings():
             while cache.num_open + ids_BT.shape[1] >= size + length:
                 num_open = cache.num_open
@@ -255,7 +256,7 @@ class LevelsModel(Decoder):
             ids_BS = ids_BS[:, -1:]
         stack, num_tokens = self.tokens, ids_BS.shape[1]
         inputs = (stack, stack.call.marked(ids_BS), cache.expanded, cache.tokens.input_pos)
-        x_BSD = stack.call(token_vectors, "", *inputs)
+        x_BSD = stack.call(token_vectors, num_tokens == 1, *inputs)
         phase = mode.phase if num_tokens > 1 else "decode"
         out = stack.run(phase, x_BSD, cache.tokens, chooser=mode.chooser)
         cache.tokens.advance(num_tokens)

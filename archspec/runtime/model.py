@@ -30,7 +30,6 @@ class Model(Network, Decoder):
     def __init__(self, plan: Plan, *, attend: Backend, compile: bool) -> None:
         super().__init__(plan, attend, Caller(compile))
         self.prefill_chunk = plan.prefill_chunk
-        """Tokens of a prompt that are prefilled at a time, so that activations do not grow with it; None: all."""
 
     def forward(
         self,

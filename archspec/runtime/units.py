@@ -36,7 +36,7 @@ class Env(NamedTuple):
 
     def last(self) -> "Env":
         """The same for the last position alone."""
-        tables = {rotation: (cos[-1:], sin[-1:]) for rotation, (cos, sin) in self.tables.items()}
+        tables = {rotation: (cos[-1:].clone(), sin[-1:].clone()) for rotation, (cos, sin) in self.tables.items()}
         # A copy: graphs are guarded by the sizes of what their inputs are views of.
         return Env(self.positions[-1:].clone(), tables, self.pad_lens)
 

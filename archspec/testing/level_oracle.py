@@ -6,7 +6,7 @@ What a prompt's length decides, where blocks begin, is the same on both sides of
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from archspec.testing.oracle import TOLERANCE, assert_sizes
+from archspec.testing.oracle import TOLERANCE, assert_chunks, assert_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ def assert_level_oracle(
         _close(cached_logits(model, input_ids, chunks), other, f"blocks counted from the first of {chunks}", tolerance)
         decoded = cached_logits(model, input_ids, [1])
         _close(decoded, model(input_ids, prompt_len=1), "decoding alone", tolerance)
+        assert_chunks(model, input_ids[:, :prompt], min(chunks), tolerance)
     assert_loss(model, input_ids, tolerance)
     assert_sizes(model, *input_ids.shape)  # type: ignore[arg-type]
 

@@ -1,16 +1,18 @@
 """The universal oracle: for any valid spec, every way to compute the same logits gives the same logits.
 
-Teacher-forced forward = prefill + cached decode = chunked prefill = prefill without the exit = token by token; planned
-bytes and parameters = allocated ones. A spec with `iterate` agrees as far as its passes reach: the first n positions
-after n passes.
+Teacher-forced forward = prefill + cached decode = chunked prefill = prefill without the exit = token by token; the
+chunks that a model makes of a long prompt leave the caches of a whole prefill; planned bytes and parameters = allocated
+ones. A spec with `iterate` agrees as far as its passes reach: the first n positions after n passes.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from archspec.runtime.build import AnyModel
     from archspec.runtime.model import Model
 
 TOLERANCE = 1e-4
@@ -32,6 +34,7 @@ def assert_oracle(model: "Model", input_ids: "Tensor", chunks: Sequence[int], to
         _close(cached_logits(model, input_ids, chunks), wanted, f"prefill in chunks of {list(chunks)}", tolerance)
         _close(cached_logits(model, input_ids, chunks, early_exit=False), wanted, "the exit off", tolerance)
         _close(model(input_ids, exact=True), full, "token by token", tolerance)
+        assert_chunks(model, input_ids[:, :prompt], min(chunks), tolerance)
     assert_sizes(model, *input_ids.shape)
 
 
@@ -49,6 +52,46 @@ def cached_logits(model: "Model", input_ids: "Tensor", chunks: Sequence[int], ea
     return torch.stack(rows, dim=1)
 
 
+def assert_chunks(model: "AnyModel", input_ids: "Tensor", chunk: int, tolerance: float = TOLERANCE) -> None:
+    """Raise AssertionError unless a prefill of `input_ids` (B, T), `chunk` tokens at a time, gives the logits and
+    leaves the caches of a whole one, with the exit and without.
+
+    Caches and states may differ by `tolerance` of their largest number, if that is more than 1.
+    """
+    import torch
+
+    for early_exit in (True, False):
+        logits, caches = [], []
+        for size in (chunk, None):
+            cache: Any = model.new_cache(*input_ids.shape)
+            with torch.no_grad(), prefilling(model, size):
+                logits.append(model.prefill(input_ids, cache, early_exit=early_exit))
+            caches.append(dict(_stored(cache)))
+        path = f"prefill, {chunk} tokens at a time, with early_exit={early_exit},"
+        _close(logits[0], logits[1], path, tolerance, than="a whole prefill")
+        for name, wanted in caches[1].items():
+            largest = max(1.0, float(wanted.abs().max()))
+            _close(caches[0][name], wanted, f"{name} after {path}", tolerance * largest, than="that of a whole prefill")
+
+
+@contextmanager
+def prefilling(model: "AnyModel", chunk: int | None) -> "Iterator[None]":
+    """Prompts are taken up `chunk` tokens at a time, or whole. Effects: changes the model, and takes that back."""
+    before, model.prefill_chunk = model.prefill_chunk, chunk
+    try:
+        yield
+    finally:
+        model.prefill_chunk = before
+
+
+def _stored(cache: Any) -> "Iterator[tuple[str, Tensor]]":
+    """Slots and states of a cache by name, those of both levels where there are two."""
+    for level in ("blocks", "tokens") if hasattr(cache, "blocks") else ("",):
+        stack = getattr(cache, level) if level else cache
+        for kind, tensors in (("slot", stack.storage.slots), ("state", stack.storage.states)):
+            yield from ((f"{level} {kind} {idx}".strip(), tensor) for idx, tensor in enumerate(tensors))
+
+
 def assert_sizes(model: "Model", batch: int, context: int) -> None:
     """Planned cache bytes are those of the real buffers, planned parameters those of the real modules."""
     planned = model.plan.cache_bytes(batch, context, str(model.dtype).removeprefix("torch."))
@@ -64,6 +107,6 @@ def assert_sizes(model: "Model", batch: int, context: int) -> None:
     )
 
 
-def _close(got: "Tensor", wanted: "Tensor", path: str, tolerance: float) -> None:
+def _close(got: "Tensor", wanted: "Tensor", path: str, tolerance: float, than: str = "the full forward") -> None:
     gap = float((got - wanted).abs().max())
-    assert gap <= tolerance, f"{path} differs from the full forward by {gap:.2e}"
+    assert gap <= tolerance, f"{path} differs from {than} by {gap:.2e}"

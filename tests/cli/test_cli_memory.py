@@ -147,6 +147,21 @@ def test_measured_beside_planned() -> None:
         assert row[f"measured_{name}_peak_bytes_with_scratch"] >= row[f"measured_{name}_peak_bytes"]
 
 
+def test_prompts_are_counted_as_they_are_taken_up() -> None:
+    paths = [f"specs/nano/nano_{name}.arch" for name in ("yoco", "block", "lckv")]
+
+    def chunks(*options: str) -> list[int | None]:
+        shown = json.loads(memory(*paths, "--context", "16K", "--json", *options).stdout)
+        return [model["prefill_chunk"] for model in shown["models"]]
+
+    assert chunks() == [2048, 8192, None]
+    assert chunks("--prefill-chunk", "1023") == [1023, 1020, 1023]  # whole blocks of 4
+    assert chunks("--prefill-chunk", "1") == [1, 4, 1]
+    assert "peaks of activations, prefill of whole prompts;" in memory(paths[2], "--context", "4K").stdout
+    fits = " ".join(memory(*paths, "--context", "4K", "--gpu", "1GiB").stdout.split())
+    assert "nano_yoco prefill of 2K tokens at a time, nano_block prefill of 8K tokens at a time" in fits
+
+
 def test_measured_in_a_table() -> None:
     shown = memory(LLAMA, "--batch", "2", "--context", "100", "--measure").stdout
     assert re.search(r"2 +100 +caches +409,600 +409,600 +none", shown)
@@ -166,6 +181,8 @@ def test_what_the_machine_cannot_hold_is_refused() -> None:
         (("--allocator", "paged:0"), 2, "is no allocator"),
         (("--batch", "0"), 2, "--batch"),
         (("--prefill-chunk", "x"), 2, "--prefill-chunk"),
+        (("--prefill-chunk", "0"), 2, "--prefill-chunk"),
+        (("--prefill-chunk", "1K,2K"), 2, "one number, not 2"),
         (("--dtype", "int4"), 2, "int4"),
         (("--json", "--csv"), 2, "choose one"),
         (("--measure", "--cache-dtype", "int8"), 1, "no caches of int8"),

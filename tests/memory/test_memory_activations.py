@@ -129,7 +129,7 @@ def test_constants_are_those_of_the_runtime():
     assert (CHUNK_LEN, walk.LIVE_BUCKET) == (recurrence.CHUNK_LEN, cache.LIVE_BUCKET)
     assert (attending.SINK_DIMS, attending.FAR_SCORES) == (backends.SINK_DIMS, backends.FAR_SCORES)
     for window in (1, 64, 400, 4096):
-        assert attending.block_len(window) == near.block_len(window)
+        assert attending.turn_len(window) == near.turn_len(window)
 
 
 def test_a_peak_is_that_of_tensors_alive_together():

@@ -72,7 +72,9 @@ def test_account_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert re.search(r"own_layer +layers 1-7 \(7\) +1 +0 +\d+ +0 ", shown)
     assert re.search(r"^decode, layers 1-8 \(8\): (cpu|sdpa), ", shown, re.MULTILINE)
-    assert "later chunks" not in shown
+    assert re.search(r"^prefill, layer 8: (cpu|sdpa), last position only, a single row ", shown, re.MULTILINE)
+    # None of these was run, but a long prompt has them.
+    assert re.search(r"^prefill, later chunks, layers 1-7 \(7\): (cpu|sdpa), past: ", shown, re.MULTILINE)
     assert "recompiled" not in shown
 
 
@@ -81,7 +83,8 @@ def test_levels_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     print_account(archspec.compile(archspec.parse(NANO / "nano_block.arch")), as_json=False, training=False)
     shown = capsys.readouterr().out
     for level in ("blocks", "tokens"):
-        assert re.search(rf"^prefill, {level} layers 1-4 \(4\): (cpu|sdpa), ", shown, re.MULTILINE)
+        assert re.search(rf"^prefill, {level} layers 1-3 \(3\): (cpu|sdpa), ", shown, re.MULTILINE)
+        assert re.search(rf"^prefill, {level} layer 4: (cpu|sdpa), last position only, ", shown, re.MULTILINE)
     assert "recompiled" not in shown
 
 

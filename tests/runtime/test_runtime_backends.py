@@ -189,7 +189,8 @@ def test_blocks_of_flex_leave_out_what_is_far():
         ({"order": "ring", "one_row": True, "from_start": False, "padded": True}, "flash", "sdpa", "padding"),
         ({"order": "ring", "one_row": True, "from_start": False, "sees_self": False}, "flash", "sdpa", "late reader"),
         ({"window": 1, "sees_self": False}, "flash", "sdpa", "sees nothing"),
-        ({}, "matmul", "matmul", "asked for"),
+        ({}, "matmul", "matmul", "causal order, no mask, by plain products"),
+        ({"from_start": False, "keys": "tail"}, "sdpa", "sdpa", "each with a mask (the kernel for parts is for CPUs)"),
     ],
 )
 def test_why(changes, wanted, backend, reason):

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from test_oracle import randomise
 
 import archspec
+from archspec.describe import chunk_text, plan_json, plan_text
 from archspec.plan import PREFILL_CHUNK
 from archspec.runtime.level_cache import LevelsCache
 from archspec.runtime.measuring import peak_of
 from archspec.testing.level_strategies import level_specs
+from archspec.testing.oracle import assert_chunks
 from archspec.testing.strategies import specs
 
 TOLERANCE = 1e-3  # of recurrent states, which are float32
@@ -128,6 +130,57 @@ def test_the_plan_says_how_long_chunks_are():
     assert blocks.prefill_chunk == 4 * PREFILL_CHUNK
     late = archspec.parse("specs/bench/lckv_110m_w2.arch")
     assert archspec.plan(late).prefill_chunk is None  # the numbers depend on it
+
+
+@pytest.mark.parametrize("text", [YOCO, BLOCKS], ids=["yoco", "blocks"])
+@pytest.mark.parametrize("chunk", [0, -1, True, 2.5, "2K"])
+def test_chunks_hold_a_token_at_least(text, chunk):
+    model = built(archspec.parse_spec_text(text))
+    before = model.prefill_chunk
+    with pytest.raises(ValueError, match=re.escape(f"1 token or more, or None for whole prompts, but is {chunk!r}")):
+        model.prefill_chunk = chunk
+    assert model.prefill_chunk == before
+
+
+@pytest.mark.parametrize("pads", [3, 4, 29, 63, 70])
+def test_blocks_with_padding_over_chunks_are_those_of_the_row_alone(pads):
+    """Within a block, whole blocks, whole chunks: whatever of a padded prompt is padding, nothing else depends on it."""
+    model = built(archspec.parse_spec_text(BLOCKS))
+    ids = some_ids(model, 2, 75)
+    mask = torch.arange(75) >= torch.tensor([0, pads])[:, None]
+    padded = filled(model, ids, 76, 16, mask)[:2]
+    assert_alike(model, ids, 16, mask)
+    cache = model.new_cache(1, 76 - pads)
+    model.prefill_chunk = None
+    alone = (model.prefill(ids[1:, pads:], cache), model.decode(ids[1:, 0], cache))
+    for found, wanted in zip(padded, alone, strict=True):
+        torch.testing.assert_close(found[1:], wanted, atol=1e-6, rtol=0)  # positions differ, rotations are rounded
+
+
+def test_the_oracle_notices_chunks_that_leave_something_out():
+    model = built(archspec.parse_spec_text(YOCO))
+    ids = some_ids(model, 2, 20)
+    assert_chunks(model, ids, 6)
+    assert model.prefill_chunk == PREFILL_CHUNK
+    model._fills = {early_exit: steps[:-1] for early_exit, steps in model._fills.items()}
+    with pytest.raises(AssertionError, match="prefill, 6 tokens at a time, with early_exit=True, differs from a whole"):
+        assert_chunks(model, ids, 6)
+
+
+def test_plans_say_how_prompts_are_taken_up():
+    late = archspec.plan(archspec.parse("specs/bench/lckv_110m_w2.arch"))
+    yoco, blocks = (archspec.plan(archspec.parse_spec_text(text)) for text in (YOCO, BLOCKS))
+    assert chunk_text(yoco) == (
+        "prompts are taken up 2048 tokens at a time: layers 1-2 of 4 run for every chunk, the others for the last one only"
+    )
+    assert chunk_text(blocks) == (
+        "prompts are taken up 8192 tokens (2048 blocks) at a time: of the block level, layer 1 of 2 runs for every chunk, "
+        "the others and the token level for the last one only"
+    )
+    assert "taken up whole: layers 2-10 iterate, and passes over a part" in chunk_text(late)
+    for plan in (late, yoco, blocks):
+        assert plan_text(plan).count(chunk_text(plan)) == plan_text(plan).count("taken up") == 1
+        assert plan_json(plan)["prefill_chunk"] == plan.prefill_chunk
 
 
 LONG = """

@@ -7,10 +7,12 @@ import torch
 from hand_plans import sharp_model, tokens
 
 import archspec
-from archspec.runtime import backends, compiling, flash
+from archspec.runtime import backends, compiling, flash, near
 from archspec.runtime.build import build_meta
 from archspec.runtime.choosing import Kernels, why
-from archspec.runtime.explaining import calls, explain, reads_lengths
+from archspec.runtime.explaining import LATER, asked, behind_exit, calls, explain, reads_lengths
+from archspec.runtime.layers import Attention
+from archspec.runtime.ways import way_of
 
 PLANS = {**hand_plans.ALL, **hand_plans.LATE}
 
@@ -31,9 +33,12 @@ def test_every_layer_is_explained():
     (retention,) = [line for line in lines if line.phase == "all"]
     assert (retention.backend, retention.reason) == ("torch", "fla is for CUDA")
     for phase in phases:
-        (line,) = [line for line in lines if line.phase == phase]
-        assert line.backend == "matmul"
-        assert not set(line.layers) & set(retention.layers)
+        found = [line for line in lines if line.phase == phase]
+        assert {line.backend for line in found} == {"matmul"}
+        assert sorted(number for line in found for number in line.layers) == [2, 3, 4]
+    assert retention.layers == (1,)
+    (upper,) = [line for line in lines if line.phase == "prefill" and 4 in line.layers]
+    assert upper.reason == "last position only, a single row over what is stored, by plain products"
 
 
 GEMMA = """model gemma { layers 2, width 32, vocab 61, heads 2 x 256, kv heads 1, rope 10000, ffn geglu(48)
@@ -74,28 +79,96 @@ def test_what_auto_takes_on_a_cuda_device(text, dtype, installed, wanted):
         assert all(choice.reason for choice in choices)
 
 
+def in_phases(model, early_exit):
+    """Run a prompt, a second chunk of it and a decode step; yields the phase before each."""
+    ids, cache = tokens(2, 30), model.new_cache(2, 30)
+    for phase, part in (("prefill", ids[:, :16]), (LATER, ids[:, 16:29]), ("decode", ids[:, 29:])):
+        yield phase
+        model.prefill(part, cache, early_exit=early_exit)
+
+
 @pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("early_exit", [True, False])
 @pytest.mark.parametrize("name", sorted(PLANS))
 @torch.no_grad()
-def test_what_is_explained_is_what_runs(monkeypatch, name):
+def test_what_is_explained_is_what_runs(monkeypatch, name, early_exit):
     """By backends and reasons of all calls of a prefill, a second chunk and a decode step."""
     model = sharp_model(PLANS[name](), backend="flash", dtype="bfloat16")
-    ran = set()
+    ran, phase = set(), ""
 
     def noted(call, *rest):
         choice = why(call, *rest)
-        phase = "decode" if call.one_row else "prefill" if call.from_start else "prefill, later chunks"
         ran.add((phase, *choice))
         return choice
 
     monkeypatch.setattr(backends, "why", noted)
-    ids, cache = tokens(2, 30), model.new_cache(2, 30)
-    for phase in (ids[:, :16], ids[:, 16:29], ids[:, 29:]):
-        model.prefill(phase, cache, early_exit=False)
-    explained = {(line.phase, line.backend, line.reason) for line in explain(model) if line.phase != "training"}
+    for phase in in_phases(model, early_exit):  # noqa: B007
+        pass
+    explained = {
+        (line.phase, line.backend, line.reason.removeprefix("last position only, "))
+        for line in explain(model, early_exit)
+        if line.phase != "training"
+    }
     assert {line for line in ran if line[0] == "decode"} == {line for line in explained if line[0] == "decode"}
     if not model.plan.groups:  # where layers iterate, what a pass reads may be the chunk before it is stored
         assert ran == {line for line in explained if line[0] != "all"}
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+@pytest.mark.parametrize("name", sorted(PLANS))
+@pytest.mark.parametrize("backend", ["cpu", "sdpa", "matmul"])
+@torch.no_grad()
+def test_ways_on_a_cpu_are_those_that_run(monkeypatch, backend, name, early_exit):
+    """By the functions that serve each layer in a prefill, a second chunk and a decode step."""
+    model = sharp_model(PLANS[name](), backend=backend)
+    wanted, ran, phase = backends.name_of(model.attend), [], ""
+
+    def noting(module, function, way_for):
+        original = getattr(module, function)
+
+        def noted(*args):
+            ran[-1] = (phase, way_for(*args))
+            return original(*args)
+
+        monkeypatch.setattr(module, function, noted)
+
+    def attend(q, keys, values, visibility, scoring, serve=model.attend):
+        shifted = q.shape[2] > 1 and visibility.by_order and not visibility.sight.sees_self
+        ran.append((phase, "shifted" if shifted else "plain"))
+        return serve(q, keys, values, visibility, scoring)
+
+    noting(backends.kernels, "attend_row", lambda *_: "row")
+    noting(backends.near, "attend_near", lambda *_: "near at once")
+    noting(backends.past, "attend_past", lambda *_: "past")
+    noting(backends, "_in_turn", lambda *args: "near in turn" if near.fits(args[4]) else "far")
+    model.attend = attend
+    for phase in in_phases(model, early_exit):  # noqa: B007
+        pass
+    explained = set()
+    for block in model.layers:
+        if isinstance(block.mixer, Attention):
+            lines = asked(model, block.mixer, early_exit and behind_exit(model, block))
+            explained |= {(phase, way_of(call, wanted)) for phase, call, _ in lines if phase != "training"}
+    if model.plan.groups:  # what a pass reads may be the chunk before it is stored
+        ran, explained = ({(at, way) for at, way in found if at == "decode"} for found in (ran, explained))
+    assert set(ran) == explained
+
+
+def test_reasons_say_who_serves_whom_on_a_cpu():
+    model = build_meta(archspec.plan(archspec.parse_spec_text(YOCO)), "float32")
+    local, upper = (
+        [
+            why(call, "cpu", None, True).reason
+            for call in calls(layer.mixer, slot, torch.device("cpu"), model.dtype).values()
+        ]
+        for layer, slot in zip(model.layers, model.plan.slots, strict=True)
+    )
+    assert [reason.split(":")[0] for reason in local[:2]] == ["near", "near"]
+    assert "blocks of 64 queries in turn" in local[0]
+    assert upper[0] == "causal order, no mask, by torch's attention"
+    assert upper[1].startswith("past: torch's flash kernel")
+    assert local[2] == upper[2] == "a single row by archspec's kernel, which reads each key once"
+    assert "as one batch" in local[3]
 
 
 @pytest.mark.usefixtures("stand_in")

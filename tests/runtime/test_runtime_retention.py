@@ -5,11 +5,12 @@ import pytest
 import torch
 from hand_plans import tokens
 
+import archspec
 from archspec.plan import RetentionPlan
 from archspec.runtime import retention, retention_kernels
 from archspec.runtime.recurrence import CHUNK_LEN, retain_chunks, retain_one
 from archspec.runtime.retention import GATE_NORMALIZER, Retention, fixed_log_decay
-from archspec.runtime.retention_kernels import TORCH, fla_kernels, pick_kernels
+from archspec.runtime.retention_kernels import TORCH, Kernels, fla_kernels, pick_kernels
 from archspec.spec.model import Rope
 
 
@@ -182,3 +183,24 @@ def counted(function, calls):
         return function(*args)
 
     return call
+
+
+def test_products_with_the_state_stay_wide_under_autocast(monkeypatch):
+    """Rounded to bfloat16, a state forgets; and such graphs did not compile with lengths that vary."""
+    seen = []
+
+    def watched(q):
+        kernels = pick_kernels(q)
+        return Kernels(
+            lambda *inputs: (seen.append(torch.is_autocast_enabled("cpu")), kernels.chunk(*inputs))[1], kernels.step
+        )
+
+    monkeypatch.setattr("archspec.runtime.retention.pick_kernels", watched)
+    spec = "model m { layers 1, width 32, vocab 40, heads 2 x 16, ffn gelu(32), rope 10000\nlayers 1 retention }"
+    model = archspec.compile(archspec.parse_spec_text(spec), compile=False)
+    ids = torch.randint(0, 40, (1, 150), generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(ids)
+    loss.backward()
+    assert seen == [False]
+    assert abs(loss.item() - model.loss(ids).item()) < 0.02

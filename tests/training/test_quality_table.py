@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import archspec
+from archspec.bench.report import Left, Line, Machine, Measured, Report, Section
+from archspec.bench.rounds import Spread
+from archspec.bench.workloads import Workload
 from archspec.quality import corpus, running
-from archspec.quality.page import page
+from archspec.quality.page import SPEED_FILE, page
 from archspec.quality.plot import save_plot
 from archspec.quality.results import Bin, Recall, Result, read_results, result_file, write_result
 from archspec.quality.variants import CONTEXT, FORMS, REFERENCE, SPECS_FOLDER, VARIANTS, Form, Job, jobs
@@ -169,3 +172,32 @@ def test_positions_that_a_model_does_not_predict_are_told_apart(tmp_path):
 def test_a_page_needs_a_result(tmp_path):
     with pytest.raises(ValueError, match="there are no results"):
         page(tmp_path)
+
+
+def test_speeds_are_ratios(tmp_path):
+    workload = Workload("decode", batch=1, context=CONTEXT)
+    ratios = {"dense": 1.0, "cla2": 1.25}
+    lines = tuple(
+        Line(
+            workload=workload, what=str(workload), model=name, batch=1, rates=(100 * ratio,),
+            tokens_per_second=Spread(100 * ratio, 0, 0), speed=Spread(ratio, ratio, ratio),
+        )
+        for name, ratio in ratios.items()
+    )  # fmt: skip
+    models = tuple(Measured(name=name, role="spec", parameters=1) for name in (*ratios, "block4"))
+    left = Left(workload=workload, model="block4", why="no room")
+    section = Section(title="quality", reference="dense", models=models, lines=lines, left=(left,))
+    machine = Machine(
+        processor="A", cores=2, threads=1, memory_bytes=None, accelerator=None, system="Linux", versions={}
+    )
+    report = Report(
+        theme="quality", command="measure", date="2026-11-22", seconds=1, machine=machine, read_bandwidth={}, rounds=5,
+        sections=(section,),
+    )  # fmt: skip
+    write_result(tmp_path, Job(FORMS["full"], "dense", 0), _result("dense", 0, 1.0))
+    (tmp_path / SPEED_FILE).write_text(report.model_dump_json())
+    text = page(tmp_path)[1]
+    assert f"| model | {workload} |" in text
+    assert "| CLA2 | 1.25 |" in text
+    assert "| Block Transformer, blocks of 4 | - |" in text
+    assert f"Not measured: block4, {workload}: no room." in text

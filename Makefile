@@ -10,7 +10,7 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test fuzz bench bench-gpu quality quality-short check format clean distclean
+.PHONY: help setup demo test test-slow fuzz bench bench-gpu quality quality-short check format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +22,10 @@ demo: $(STAMP) ## run the demo
 	@$(PY) examples/demo.py
 
 test: $(STAMP) ## run the tests (WORKERS=N sets how many at a time)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) tests
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) -m "not slow" tests
+
+test-slow: $(STAMP) ## run the tests that take half a minute and more: packages, generated code of rare parts
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) -m slow tests
 
 fuzz: $(STAMP) ## check many broken specs (INPUTS=N, SEED=N)
 	@$(PY) tests/fuzz.py --inputs $${INPUTS:-20000} --seed $${SEED:-0} --workers $(WORKERS)

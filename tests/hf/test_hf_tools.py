@@ -108,7 +108,6 @@ def run_group(program: list[str], seconds: int = 100) -> tuple[int, str] | None:
     return process.returncode, said
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_accelerate_launches_processes_that_train_as_one(tmp_path):
     """Two processes with two rows each take the steps of one process with four rows."""

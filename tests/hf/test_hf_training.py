@@ -118,7 +118,7 @@ def test_training_holds_the_logits_of_a_part_at_a_time(name, monkeypatch):
     assert model(ids, skip_logits=True).logits is None
     with torch.no_grad():
         out = model.eval()(ids, labels=ids)
-    assert torch.equal(out.logits, rows)
+    torch.testing.assert_close(out.logits, rows, atol=1e-5, rtol=0)  # windows in turn, and not all blocks at once
 
 
 @EVERY

@@ -140,7 +140,6 @@ def test_one_graph_for_padded_rows(graphs):
     assert graphs() == seen
 
 
-@pytest.mark.slow
 def test_generated_code_agrees_with_eager():
     torch._dynamo.reset()
     compiled, eager = models("prefix")

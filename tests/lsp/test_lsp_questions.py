@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archspec.driver import analyse_text
+from archspec.driver import analyse, analyse_text
 from archspec.lsp.complete import suggestions
 from archspec.lsp.hover import hover
 from archspec.lsp.navigate import Symbol, definitions, references, symbols
@@ -267,7 +267,7 @@ def test_outline() -> None:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_everything_can_be_asked_of_the_shipped_specs(path: Path) -> None:
-    view = View(analyse_text(path.read_text("utf-8")))
+    view = View(analyse(path))
     text = view.analysis.source.text
     for offset in range(0, len(text), 7):
         found = hover(view, offset)

@@ -160,7 +160,7 @@ def assert_trains_alike(compiled, eager):
     assert len(set(seen)) == 1
 
 
-@pytest.mark.parametrize("name", ["mixed", "late"])
+@pytest.mark.parametrize("name", ["mixed", pytest.param("late", marks=pytest.mark.slow)])
 def test_one_graph_for_training(name, graphs):
     assert_trains_alike(*models(name))
     assert graphs() > 0
@@ -196,7 +196,6 @@ def test_generated_code_agrees_with_eager(generated):
     assert_generated_code_agrees("projected")
 
 
-@pytest.mark.slow
 def test_generated_code_of_all_parts_agrees_with_eager(generated):
     assert_generated_code_agrees("mixed")
 
@@ -209,6 +208,5 @@ def test_generated_code_of_iteration_and_sinks_agrees_with_eager(name, generated
     assert_generated_code_agrees(name, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_generated_code_for_training_agrees_with_eager(generated):
     assert_trains_alike(*models("retention"))

@@ -195,6 +195,7 @@ def test_lengths_are_read_from_tensors():
     assert not reads_lengths(sharp_model(hand_plans.shared(), backend="sdpa", dtype="bfloat16"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_flash_in_compiled_units(monkeypatch):
     """Nothing breaks a unit's graph, and what comes out, gradients too, is what comes out uncompiled."""

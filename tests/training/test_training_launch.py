@@ -61,7 +61,6 @@ def curve(folder: Path) -> list[float]:
     return [found for line in read_curve(folder) for found in (line["loss"], line["eval_loss"]) if found is not None]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_are_as_one(way, alone, tmp_path):
@@ -76,7 +75,6 @@ def test_two_processes_are_as_one(way, alone, tmp_path):
     assert curve(tmp_path / "again") == curve(tmp_path / "lckv")
 
 
-@pytest.mark.slow
 def test_what_is_wrong_is_told_once(alone, tmp_path):
     text, _ = alone
     (tmp_path / "spec.arch").write_text(SPECS["dense"])

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #if defined(__AVX512BF16__)
@@ -31,7 +32,8 @@ constexpr int LANES = 4, MANY = 8;
 #endif
 constexpr int TOGETHER = 3;       // rows of a matrix that are read at once
 constexpr int64_t KEYS = 128;     // keys between two corrections of the running maximum
-constexpr int64_t AHEAD = 8192;   // bytes between what is read and what is asked for
+constexpr int64_t AHEAD = 2048;   // bytes between what is read and what is asked for
+constexpr int64_t GROUP = 8;       // values that are asked for together
 constexpr int64_t GRAIN = 1 << 14;
 
 typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4)));
@@ -50,6 +52,14 @@ static inline Vec load(const BFloat* p) {
   std::memcpy(&out, &wide, sizeof out);
   return out;
 }
+static inline void store(Vec v, float* p) { std::memcpy(p, &v, sizeof v); }
+static inline void store(Vec v, BFloat* p) {  // to nearest, ties to even
+  Word wide;
+  std::memcpy(&wide, &v, sizeof wide);
+  Word rounded = v == v ? (wide + 0x7fff + ((wide >> 16) & 1)) >> 16 : Word{} + 0x7fc0;
+  Half half = __builtin_convertvector(rounded, Half);
+  std::memcpy(p, &half, sizeof half);
+}
 static inline float one(float x) { return x; }
 static inline float one(BFloat x) {
   uint32_t wide = uint32_t(x.bits) << 16;
@@ -57,38 +67,40 @@ static inline float one(BFloat x) {
   std::memcpy(&out, &wide, sizeof out);
   return out;
 }
-static inline void put(float x, float* p) { *p = x; }
-static inline void put(float x, BFloat* p) {  // to nearest, ties to even
-  uint32_t wide;
-  std::memcpy(&wide, &x, sizeof wide);
-  p->bits = x != x ? 0x7fc0 : uint16_t((wide + 0x7fff + ((wide >> 16) & 1)) >> 16);
-}
-static inline float sum(Vec v) {
-  float out[LANES];
-  std::memcpy(out, &v, sizeof v);
-  for (int width = LANES / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) out[i] += out[i + width];
-  return out[0];
+template <class T>
+static inline void put(float x, T* p) {
+  T lanes[LANES];
+  store(Vec{} + x, lanes);
+  *p = lanes[0];
 }
 
+// Lanes of a and b by number, those of b from LANES on.
+template <int... I>
+static inline Vec chosen(Vec a, Vec b, std::integer_sequence<int, I...>, auto number) {
 #if defined(__clang__)
-static inline Vec sums_of(const Vec* v) {
-  Vec out;
-  for (int i = 0; i < LANES; ++i) out[i] = sum(v[i]);
-  return out;
-}
+  return __builtin_shufflevector(a, b, number(I)...);
 #else
-// Lane i is the sum of all lanes of v[i].
+  return __builtin_shuffle(a, b, Int{number(I)...});
+#endif
+}
+
+// Lane i becomes the sum of all lanes of v[i]. Half by half: an addition serves two vectors.
+template <int HALF = LANES / 2>
 static inline __attribute__((always_inline)) Vec sums_of(Vec* v) {
-  for (int half = LANES / 2; half > 0; half /= 2) {
-    Int first, second;
-    for (int i = 0; i < LANES; ++i) first[i] = i & half ? LANES + i - half : i, second[i] = first[i] + half;
-    for (int j = 0; j < half; ++j)
-      v[j] = __builtin_shuffle(v[j], v[j + half], first) + __builtin_shuffle(v[j], v[j + half], second);
-  }
+  constexpr auto lanes = std::make_integer_sequence<int, LANES>();
+  for (int j = 0; j < HALF; ++j)
+    v[j] = chosen(v[j], v[j + HALF], lanes, [](int i) constexpr { return i & HALF ? LANES + i : i; }) +
+           chosen(v[j], v[j + HALF], lanes, [](int i) constexpr { return i & HALF ? LANES + i - HALF : i + HALF; });
+  if constexpr (HALF > 1) return sums_of<HALF / 2>(v);
   return v[0];
 }
-#endif
+
+template <int HALF = LANES / 2>
+static inline float sum(Vec v) {
+  v += chosen(v, v, std::make_integer_sequence<int, LANES>(), [](int i) constexpr { return i ^ HALF; });
+  if constexpr (HALF > 1) return sum<HALF / 2>(v);
+  return v[0];
+}
 
 // exp to about one part in 10^7 (Cephes' polynomial); 0 where it would be below the smallest normal number.
 static inline Vec exponential(Vec x) {
@@ -190,20 +202,27 @@ static void outputs(const Factor<T>* x, const T* weight, float* y, int64_t M, in
   for (; n < end; ++n) some_outputs<1>(x, weight + n * K, y + n, M, K, N, false);
 }
 
+// y = sums + bias, from `begin` to `end`.
+template <class T>
+static void put_all(const float* sums, const T* bias, T* y, int64_t begin, int64_t end) {
+  int64_t n = begin;
+  for (; n + LANES <= end; n += LANES) store(bias ? load(sums + n) + load(bias + n) : load(sums + n), y + n);
+  for (; n < end; ++n) put(sums[n] + (bias ? one(bias[n]) : 0.0f), y + n);
+}
+
 template <class T>
 static void linear(const T* x, const T* weight, const T* bias, T* y, int64_t M, int64_t K, int64_t N) {
   auto bits = [](const T* p) { return reinterpret_cast<const uint16_t*>(p); };
   bool tiled = std::is_same_v<T, BFloat> && tiles::serve(M, K);
   int64_t step = tiled ? tiles::OUTPUTS : TOGETHER, steps = (N + step - 1) / step;
-  std::vector<Factor<T>> rows = factors(x, M * K);
+  std::vector<Factor<T>> rows = factors(x, tiled && N % step == 0 ? 0 : M * K);
   std::vector<uint16_t> pairs = tiled ? tiles::packed(bits(x), M, K) : std::vector<uint16_t>();
   std::vector<float> sums(M * N);
   torch::stable::parallel_for(0, steps, std::max<int64_t>(1, GRAIN / (K * step)), [&](int64_t first, int64_t last) {
     int64_t begin = first * step, end = std::min(N, last * step), rest = tiled ? end - (end - begin) % step : begin;
     if (tiled) tiles::linear(pairs.data(), bits(weight), sums.data(), M, K, N, begin, rest);
     outputs(rows.data(), weight, sums.data(), M, K, N, rest, end);
-    for (int64_t m = 0; m < M; ++m)
-      for (int64_t n = begin; n < end; ++n) put(sums[m * N + n] + (bias ? one(bias[n]) : 0.0f), y + m * N + n);
+    for (int64_t m = 0; m < M; ++m) put_all(sums.data() + m * N, bias, y + m * N, begin, end);
   });
 }
 
@@ -230,13 +249,18 @@ struct Rows {  // keys or values of one head
   const T* data;
   int64_t stride, size;
   const T* at(int64_t t) const { return data + t * stride; }
+  Rows from(int64_t t) const { return {at(t), stride, size}; }
 };
 
-// Asks for row `t` of the rows that are read one after the other: first `count` of `here`, then `next`.
+// The rows to ask for while those from `t` on are read: of the first `count` of `here`, and then of `next`.
 template <class T>
-static inline void fetch(int64_t t, const Rows<T>& here, int64_t count, const Rows<T>& next) {
-  const T* row = t < count ? here.at(t) : next.at(t - count);
-  for (int64_t i = 0; i < here.size; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i);
+static inline Rows<T> coming(int64_t t, const Rows<T>& here, int64_t count, const Rows<T>& next) {
+  t += std::max<int64_t>(1, AHEAD / (here.size * int64_t(sizeof(T))));
+  return t < count ? here.from(t) : next.from(t - count);
+}
+template <class T>
+static inline void fetch(const T* row, int64_t size) {
+  for (int64_t i = 0; i < size; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i);
 }
 
 // Scores (Q, KEYS) of `count` keys, for Q queries at once.
@@ -245,28 +269,29 @@ static inline void dots(float (*scores)[KEYS], const Factor<T>* q, int64_t E, co
                         const Rows<T>& next) {
   using P = Product<T>;
   constexpr int AT_ONCE = LANES / Q;
-  int64_t H = keys.size, ahead = std::max<int64_t>(1, AHEAD / (H * int64_t(sizeof(T))));
+  int64_t H = keys.size, whole = H / P::STEP * P::STEP;
+  auto key = [&](int64_t t) { return keys.at(std::min(t, count - 1)); };
   for (int64_t from = 0; from < count; from += AT_ONCE) {
-    Vec sums[Q * AT_ONCE] = {};
-    const T* rows[AT_ONCE];
-    for (int t = 0; t < AT_ONCE; ++t) rows[t] = keys.at(std::min(from + t, count - 1));
-    for (int t = 0; t < AT_ONCE; ++t) fetch(from + t + ahead, keys, count, next);
-    int64_t h = 0;
-    for (; h + P::STEP <= H; h += P::STEP) {
-      typename P::Pack query[Q];
-      for (int i = 0; i < Q; ++i) query[i] = P::pack(q + i * E + h);
-      for (int t = 0; t < AT_ONCE; ++t) {
-        auto key = P::pack(rows[t] + h);
-        for (int i = 0; i < Q; ++i) sums[i * AT_ONCE + t] = P::add(sums[i * AT_ONCE + t], query[i], key);
+    Rows<T> soon = coming(from, keys, count, next);
+    Vec sums[Q * AT_ONCE];
+#pragma GCC unroll 16
+    for (int t = 0; t < AT_ONCE; ++t) {
+      fetch(soon.at(t), H);
+      Vec products[Q] = {};
+      for (int64_t h = 0; h < whole; h += P::STEP) {
+        auto pack = P::pack(key(from + t) + h);
+        for (int i = 0; i < Q; ++i) products[i] = P::add(products[i], P::pack(q + i * E + h), pack);
       }
+      for (int i = 0; i < Q; ++i) sums[i * AT_ONCE + t] = products[i];
     }
-    Vec totals = sums_of(sums);
-    for (int i = 0; i < Q; ++i)
-      for (int t = 0; t < AT_ONCE; ++t) {
-        float total = totals[i * AT_ONCE + t];
-        for (int64_t rest = h; rest < H; ++rest) total += one(q[i * E + rest]) * one(rows[t][rest]);
-        scores[i][from + t] = total;
-      }
+    float totals[LANES];
+    Vec all = sums_of(sums);
+    std::memcpy(totals, &all, sizeof all);
+    for (int i = 0; i < Q; ++i) {
+      std::copy_n(totals + i * AT_ONCE, AT_ONCE, scores[i] + from);
+      for (int t = 0; t < AT_ONCE; ++t)
+        for (int64_t h = whole; h < H; ++h) scores[i][from + t] += one(q[i * E + h]) * one(key(from + t)[h]);
+    }
   }
 }
 
@@ -298,7 +323,7 @@ template <int Q, class T>
 static inline void add_values(float* const* out, const float (*weights)[KEYS], const Rows<T>& values, int64_t count,
                               const Rows<T>& next) {
   constexpr int SIZE = Taken<T>::SIZE, VECS = Taken<T>::VECS, WIDE = LANES == 16 ? 4 / VECS : 2 / VECS;
-  int64_t D = values.size, ahead = std::max<int64_t>(1, AHEAD / (D * int64_t(sizeof(T))));
+  int64_t D = values.size;
   int64_t d = 0;
   auto step = [&](auto width) {
     constexpr int W = decltype(width)::value;
@@ -306,12 +331,15 @@ static inline void add_values(float* const* out, const float (*weights)[KEYS], c
       Vec sums[Q][W * VECS];
       for (int i = 0; i < Q; ++i)
         for (int j = 0; j < W * VECS; ++j) sums[i][j] = load(out[i] + d + j * LANES);
-      for (int64_t t = 0; t < count; ++t) {
-        if (d == 0) fetch(t + ahead, values, count, next);
-        Vec taken[W * VECS];
-        for (int j = 0; j < W; ++j) Taken<T>::take(values.at(t) + d + j * SIZE, taken + j * VECS);
-        for (int i = 0; i < Q; ++i)
-          for (int j = 0; j < W * VECS; ++j) sums[i][j] += weights[i][t] * taken[j];
+      for (int64_t from = 0; from < count; from += GROUP) {
+        Rows<T> soon = coming(from, values, count, next);
+        for (int64_t t = from; t < std::min(count, from + GROUP); ++t) {
+          if (d == 0) fetch(soon.at(t - from), D);
+          Vec taken[W * VECS];
+          for (int j = 0; j < W; ++j) Taken<T>::take(values.at(t) + d + j * SIZE, taken + j * VECS);
+          for (int i = 0; i < Q; ++i)
+            for (int j = 0; j < W * VECS; ++j) sums[i][j] += weights[i][t] * taken[j];
+        }
       }
       for (int i = 0; i < Q; ++i)
         for (int j = 0; j < W * VECS; ++j) std::memcpy(out[i] + d + j * LANES, &sums[i][j], sizeof(Vec));
@@ -347,7 +375,7 @@ struct Head {  // keys and values of one kv head
 // One block of keys for Q queries that share them. `q` is (Q, E): with E = 2 H the second half of a query is for sinks.
 template <int Q, class T>
 static void attend_block(const Factor<T>* q, int64_t E, const Head<T>& head, int64_t count, const float* hidden,
-                         const bool* is_sink, const Scoring& scoring, Partial* parts) {
+                         const bool* is_sink, const Scoring& scoring, Partial* parts, const Rows<T>& after) {
   alignas(64) float scores[Q][KEYS] = {};
   int64_t H = head.keys.size;
   dots<Q>(scores, q, E, head.keys, count, head.values);
@@ -363,8 +391,13 @@ static void attend_block(const Factor<T>* q, int64_t E, const Head<T>& head, int
     Partial& part = parts[i];
     float most = part.most;
     scoring.apply(scores[i]);
-    for (int64_t t = 0; t < KEYS; ++t) scores[i][t] += hidden[t];
-    for (int64_t t = 0; t < KEYS; ++t) most = scores[i][t] > most ? scores[i][t] : most;
+    Vec top = Vec{} + most;
+    for (int64_t t = 0; t < KEYS; t += LANES) {
+      Vec seen = load(scores[i] + t) + load(hidden + t);
+      std::memcpy(scores[i] + t, &seen, sizeof seen);
+      top = seen > top ? seen : top;
+    }
+    for (int lane = 0; lane < LANES; ++lane) most = std::max(most, top[lane]);
     float shrink = std::exp(part.most - most);
     if (shrink != 1)
       for (float& value : part.values) value *= shrink;
@@ -377,13 +410,14 @@ static void attend_block(const Factor<T>* q, int64_t E, const Head<T>& head, int
     part.total = part.total * shrink + sum(total), part.most = most;
     out[i] = part.values.data();
   }
-  add_values<Q>(out, scores, head.values, count, head.from(KEYS).keys);
+  add_values<Q>(out, scores, head.values, count, after);
 }
 
 // Keys `begin` to `end` of one kv head, for the G queries that read it. `hidden` holds 0 where a key is seen.
 template <class T>
 static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T>& head, int64_t begin, int64_t end,
-                        const float* hidden, const bool* is_sink, const Scoring& scoring, Partial* parts) {
+                        const float* hidden, const bool* is_sink, const Scoring& scoring, Partial* parts,
+                        const Rows<T>& after) {
   for (int64_t from = begin; from < end; from += KEYS) {
     int64_t count = std::min(KEYS, end - from);
     if (std::all_of(hidden + from, hidden + from + count, [](float x) { return x == NONE; })) continue;
@@ -391,7 +425,7 @@ static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T>&
     std::fill(std::copy_n(hidden + from, count, here), here + KEYS, NONE);
     auto block = [&](auto queries, int64_t g) {
       attend_block<decltype(queries)::value, T>(q + g * E, E, head.from(from), count, here, is_sink + from, scoring,
-                                                parts + g);
+                                                parts + g, end - from > KEYS ? head.keys.from(from + KEYS) : after);
     };
     int64_t g = 0;
     for (; g + 4 <= G; g += 4) block(std::integral_constant<int, 4>{}, g);
@@ -424,12 +458,17 @@ static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, co
   std::vector<Partial> parts(B * K * splits * G);
   for (Partial& part : parts) part.values.assign(D, 0.0f);
   torch::stable::parallel_for(0, B * K * splits, 1, [&](int64_t first, int64_t last) {
-    for (int64_t task = first; task < last; ++task) {
-      int64_t b = task / (K * splits), head = task / splits % K, split = task % splits;
-      Head<T> shared{{k + b * keys.stride(0) + head * keys.stride(1), keys.stride(2), H},
+    auto begin = [&](int64_t task) { return task % splits * size; };
+    auto shared = [&](int64_t task) {
+      int64_t b = task / (K * splits), head = task / splits % K;
+      return Head<T>{{k + b * keys.stride(0) + head * keys.stride(1), keys.stride(2), H},
                      {v + b * values.stride(0) + head * values.stride(1), values.stride(2), D}};
-      attend_keys(queries.data() + (b * N + head * G) * E, E, G, shared, split * size, std::min(T_, (split + 1) * size),
-                  hidden.data() + (pads ? b * T_ : 0), is_sink.get(), scoring, parts.data() + task * G);
+    };
+    for (int64_t task = first; task < last; ++task) {
+      int64_t b = task / (K * splits), head = task / splits % K, next = std::min(task + 1, last - 1);
+      attend_keys(queries.data() + (b * N + head * G) * E, E, G, shared(task), begin(task),
+                  std::min(T_, begin(task) + size), hidden.data() + (pads ? b * T_ : 0), is_sink.get(), scoring,
+                  parts.data() + task * G, shared(next).keys.from(begin(next)));
     }
   });
   T* o = static_cast<T*>(out.data_ptr());

@@ -1,6 +1,7 @@
 // Rows of bfloat16 by tiles: sixteen rows of a weight at a time, as they lie in memory, against all rows of x.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #if defined(__linux__) && defined(__AMX_TILE__) && defined(__AMX_BF16__)
@@ -31,10 +32,10 @@ struct alignas(64) Config {
 // x (M, K) as the second factor of a product of tiles: pairs of inputs in words, (blocks of rows, K / 2, rows of one).
 static inline std::vector<uint16_t> packed(const uint16_t* x, int64_t M, int64_t K) {
   std::vector<uint16_t> out(M * K);
-  for (int64_t from = 0, at = 0; from < M; from += ROWS) {
+  for (int64_t from = 0; from < M; from += ROWS) {
     int64_t rows = M - from < ROWS ? M - from : ROWS;
-    for (int64_t k = 0; k < K; k += 2)
-      for (int64_t m = from; m < from + rows; ++m, at += 2) out[at] = x[m * K + k], out[at + 1] = x[m * K + k + 1];
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t k = 0; k < K; k += 2) std::memcpy(&out[from * K + k * rows + 2 * m], x + (from + m) * K + k, 4);
   }
   return out;
 }
@@ -48,13 +49,14 @@ static inline void linear(const uint16_t* x, const uint16_t* weight, float* y, i
   if (second) config.set(1, OUTPUTS, second * 4), config.set(3, ROWS, second * 4);
   _tile_loadconfig(&config);
   alignas(64) float sums[2][OUTPUTS * ROWS];
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   for (int64_t n = begin; n < end; n += OUTPUTS) {
     _tile_zero(0);
     if (second) _tile_zero(1);
     for (int64_t k = 0; k < K; k += INPUTS) {
       const uint16_t* block = weight + n * K + k;
       _tile_loadd(4, block, K * 2);
-      for (int64_t r = OUTPUTS; r < 2 * OUTPUTS; ++r) __builtin_prefetch(block + r * K);
+      for (int64_t r = OUTPUTS; r < 2 * OUTPUTS; ++r) __builtin_prefetch(block + r * K, 0, 2);  // into the second cache: the first is full
       _tile_loadd(2, x + k * first, first * 4);
       _tile_dpbf16ps(0, 4, 2);
       if (second) {
@@ -64,9 +66,11 @@ static inline void linear(const uint16_t* x, const uint16_t* weight, float* y, i
     }
     _tile_stored(0, sums[0], first * 4);
     if (second) _tile_stored(1, sums[1], second * 4);
-    for (int64_t m = 0; m < M; ++m)
-      for (int64_t r = 0; r < OUTPUTS; ++r)
-        y[m * N + n + r] = m < first ? sums[0][r * first + m] : sums[1][r * second + m - first];
+    for (int64_t m = 0; m < M; ++m) {
+      const float* column = m < first ? sums[0] + m : sums[1] + m - first;
+      __m512i places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(int(m < first ? first : second)));
+      _mm512_storeu_ps(y + m * N + n, _mm512_i32gather_ps(places, column, 4));
+    }
   }
   _tile_release();
 }

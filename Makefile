@@ -32,11 +32,11 @@ fuzz: $(STAMP) ## check many broken specs (INPUTS=N, SEED=N)
 
 bench: $(STAMP) ## measure the fixed set of workloads, and write its page (15 minutes on two cores)
 	@mkdir -p out
-	@$(VENV)/bin/archspec bench --suite cpu --json out/bench_cpu.json --page docs/benchmarks
+	@$(VENV)/bin/archspec bench --suite cpu --json out/bench_cpu.json --page docs/benchmarks --plot docs/figures/bench_cpu.svg
 
 bench-gpu: $(STAMP) ## the same for the papers' comparisons on a GPU (10 minutes on an H100)
 	@mkdir -p out
-	@$(VENV)/bin/archspec bench --suite gpu --json out/bench_gpu.json --page docs/benchmarks
+	@$(VENV)/bin/archspec bench --suite gpu --json out/bench_gpu.json --page docs/benchmarks --plot docs/figures/bench_gpu.svg
 
 quality: $(STAMP) ## train the models of the quality table, and write its page (4 hours on two cores; goes on where it was)
 	@$(PY) benchmarks/quality.py --jobs $(WORKERS)

@@ -12,6 +12,17 @@ from archspec.runtime.cache import Cache
 
 COMPILER = "inductor"
 """The `backend` argument of `torch.compile`."""
+INDUCTOR_OPTIONS = {"size_asserts": False}
+"""Sizes of what a compiled function is given are guarded already; it need not look at each of them again."""
+
+
+def _compiled(unit: Callable[..., Any]) -> Callable[..., Any]:
+    # Guards on globals ask whether archspec and torch still have the functions that they had: a third of all guards,
+    # and a step of decoding waits for guards once for every layer.
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_globals_unsafe}
+    if COMPILER == "inductor":
+        options |= INDUCTOR_OPTIONS
+    return torch.compile(unit, fullgraph=True, dynamic=True, backend=COMPILER, options=options)
 
 
 class Caller:
@@ -37,7 +48,7 @@ class Caller:
         made = self._made.get(key)
         if made is None:
             copy = types.FunctionType(unit.__code__.replace(), unit.__globals__, unit.__name__)
-            made = self._made[key] = torch.compile(copy, fullgraph=True, dynamic=True, backend=COMPILER)
+            made = self._made[key] = _compiled(copy)
         return made(*args)
 
     def lie(self, x: Tensor) -> tuple[object, ...]:

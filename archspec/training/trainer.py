@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -188,8 +189,8 @@ def _packed(
         _fits(data, plan)
         return data
     paths = [str(Path(path).resolve()) for path in ([data] if isinstance(data, str | Path) else data)]
-    place = folder / TOKENS_FOLDER
-    if not holds_run(folder) and state.is_main_process:
+    place, goes_on = folder / TOKENS_FOLDER, holds_run(folder)
+    if not goes_on and state.is_main_process:
         tokens = open_tokens(tokenizer)
         tokens.check(plan.vocab_size, plan.name)
         pack(paths, place, tokenizer=tokens, held_out=held_out)
@@ -200,6 +201,10 @@ def _packed(
         raise ValueError(
             f"{folder} holds a run over {', '.join(facts.given)} (tokenizer {facts.tokenizer}, {facts.held_out:g} held "
             "out): give the same to go on with it, or another folder"
+        )
+    if goes_on and state.is_main_process and packed.has_changed():
+        warnings.warn(
+            f"the text has changed since {folder} was begun, and it goes on with what it read then", stacklevel=3
         )
     _fits(packed, plan)
     return packed

@@ -12,6 +12,7 @@ import torch
 from archspec.bench.contestants import Compiled, Contestant
 from archspec.bench.first_token import cold_and_warm
 from archspec.bench.machine import synchronize
+from archspec.bench.packaged import Packaged, offered, packaged_name
 from archspec.bench.peaks import peak_bytes
 from archspec.bench.peers import Transformers, llama_config, peer_name
 from archspec.bench.report import Left, Line, Measured, Section, with_speeds
@@ -49,6 +50,7 @@ def method_for(device: torch.device, rounds: int) -> Method:
 class Comparison:
     """Models and workloads of one section. Peers are those of the entries that transformers has.
 
+    `packages`: every entry runs as an ahead-of-time package too.
     `alone`: models are measured one after the other instead of side by side, so that each has all of the memory.
     """
 
@@ -56,6 +58,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     workloads: tuple[Workload, ...]
     peers: bool = False
+    packages: bool = False
     alone: bool = False
     reference: str | None = None
     """The name of a model; the first entry unless given."""
@@ -63,6 +66,8 @@ class Comparison:
     def contestants(self) -> list[tuple[str, Entry]]:
         """Every name in the order of measuring, with the entry it belongs to."""
         names = [(entry.name, entry) for entry in self.entries]
+        if self.packages:
+            names += [(packaged_name(entry.name), entry) for entry in self.entries]
         if self.peers:
             llamas = [entry for entry in self.entries if llama_config(entry.plan) is not None]
             names += [(peer_name(entry.name, static), entry) for entry in llamas for static in (False, True)]
@@ -92,6 +97,7 @@ class Pool:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._made: dict[tuple[Entry, str], Compiled] = {}
+        self._packages: dict[tuple[Entry, str], Packaged] = {}
         self._peers: dict[tuple[Entry, str], list[Transformers]] = {}
 
     def contestants(
@@ -102,6 +108,9 @@ class Pool:
         for entry in comparison.entries:
             with found.noting(workloads[0], entry.name):
                 ready.append(own := self._own(entry, dtype))
+                if comparison.packages and any(map(offered, workloads)):
+                    with found.noting(workloads[0], packaged_name(entry.name)):
+                        ready.append(self._packaged(entry, own))
                 if comparison.peers and llama_config(entry.plan) is not None:
                     peers = self._peers.setdefault((entry, dtype), [])
                     peers += [Transformers(own, static=static) for static in (False, True)][len(peers) :]
@@ -116,8 +125,16 @@ class Pool:
             self._made[key] = Compiled(entry.name, entry.plan, device=where, dtype=dtype, compile=setting.compile)
         return self._made[key]
 
+    def _packaged(self, entry: Entry, own: Compiled) -> Packaged:
+        key = (entry, own.dtype)
+        if key not in self._packages:
+            self._setting.notify(f"packaging {entry.name}, {own.dtype}")
+            self._packages[key] = Packaged(own)
+        return self._packages[key]
+
     def clear(self) -> None:
         """Give all of it back."""
+        self._packages.clear()
         self._made.clear()
         self._peers.clear()
         _tidy(self._setting.device)
@@ -158,7 +175,7 @@ def _place(line: Line, comparison: Comparison, order: list[str]) -> tuple[int, s
 
 
 def _measured(name: str, entry: Entry) -> Measured:
-    role = entry.role if name == entry.name else "peer"
+    role = entry.role if name == entry.name else "package" if name == packaged_name(entry.name) else "peer"
     return Measured(name=name, role=role, parameters=entry.plan.num_parameters())
 
 

@@ -54,4 +54,12 @@ def comparison_of(part: Part, specs: Path, analyse: Callable[[Path], Analysis]) 
     analyses = [analyse(specs / f"{name}.arch") for name in part.specs]
     entries, reference = make_entries(analyses, part.baselines)
     chosen = part.reference or reference
-    return Comparison(part.title, entries, part.workloads, peers=part.peers, alone=part.alone, reference=chosen)
+    return Comparison(
+        part.title,
+        entries,
+        part.workloads,
+        peers=part.peers,
+        packages=part.packages,
+        alone=part.alone,
+        reference=chosen,
+    )

@@ -24,6 +24,7 @@ class Part:
     specs: tuple[str, ...]
     workloads: tuple[Workload, ...]
     peers: bool = False
+    packages: bool = False
     baselines: bool = False
     alone: bool = False
     reference: str | None = None
@@ -48,6 +49,7 @@ CPU = (
         (_DENSE,),
         _grid("decode", (1, 8), (512, 4000), ("float32", "bfloat16")),
         peers=True,
+        packages=True,
         reference="llama_110m in transformers",
     ),
     Part(
@@ -133,7 +135,7 @@ def tiny(part: Part) -> Part:
         if load.kind != "compile"
     )
     reference = None if part.reference is None else part.reference.replace("llama_110m", "nano_llama")
-    return replace(part, specs=specs, workloads=tuple(dict.fromkeys(loads)), reference=reference)
+    return replace(part, specs=specs, workloads=tuple(dict.fromkeys(loads)), reference=reference, packages=False)
 
 
 def _nano(name: str) -> str:

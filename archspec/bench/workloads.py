@@ -9,7 +9,7 @@ from archspec.units import format_bytes, format_count
 
 Kind = Literal["prefill", "decode", "budget", "compile", "train"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Role = Literal["spec", "dense", "peer"]
+Role = Literal["spec", "dense", "package", "peer"]
 
 
 @dataclass(frozen=True)

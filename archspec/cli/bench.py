@@ -41,6 +41,9 @@ def bench(
     peers: Annotated[
         bool, typer.Option("--peers", help="Measure transformers too, for specs that are a Llama.")
     ] = False,
+    packages: Annotated[
+        bool, typer.Option("--packages", help="Measure packages too, as `compile --aot` writes them.")
+    ] = False,
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Measure the dense model of each spec too.")
     ] = True,
@@ -73,7 +76,7 @@ def bench(
             theme, comparisons = suite, _suite(suite, tiny)
         else:
             loads = _workloads(workload, batch, context, dtype, budget)
-            comparisons = [_comparison(files or [], set_, loads, peers, baseline)]
+            comparisons = [_comparison(files or [], set_, loads, baseline, peers=peers, packages=packages)]
             theme = comparisons[0].entries[0].name
         if any(comparison.peers for comparison in comparisons):
             _check_peers(comparisons)
@@ -132,13 +135,13 @@ def _workloads(kinds: str, batch: str, context: str, dtype: str, budget: str | N
 
 
 def _comparison(
-    files: list[Path], pairs: list[str] | None, loads: "tuple[Workload, ...]", peers: bool, baseline: bool
+    files: list[Path], pairs: list[str] | None, loads: "tuple[Workload, ...]", baseline: bool, **others: bool
 ) -> "Comparison":
     from archspec.bench.entries import make_entries
     from archspec.bench.running import Comparison
 
     entries, reference = make_entries([analysed(path, pairs) for path in files], baseline)
-    return Comparison("Side by side", entries, loads, peers=peers, reference=reference)
+    return Comparison("Side by side", entries, loads, reference=reference, **others)
 
 
 def _suite(name: str, small: bool) -> "list[Comparison]":
@@ -154,7 +157,9 @@ def _suite(name: str, small: bool) -> "list[Comparison]":
 
 def _check_peers(comparisons: "list[Comparison]") -> None:
     """Peers are what the user counts on: says why there are none."""
-    if not any(len(comparison.contestants()) > len(comparison.entries) for comparison in comparisons):
+    from archspec.bench.peers import llama_config
+
+    if not any(llama_config(entry.plan) for comparison in comparisons for entry in comparison.entries):
         typer.echo("no peers: transformers has a Llama, and none of these models is one", err=True)
     if find_spec("transformers") is None:
         raise CliError("peers need transformers: install `archspec-lm[hf]`")

@@ -41,6 +41,22 @@ def measured(tmp_path: Path, *options: object) -> tuple[Any, dict[str, Any]]:
     return result, json.loads(path.read_text())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_packages_stand_beside_what_they_were_made_of(tmp_path: Path) -> None:
+    options = ("--packages", "--workload", "decode,train", "--context", "24", "--rounds", "2")
+    _, found = measured(tmp_path, LLAMA, *options)
+    (section,) = found["sections"]
+    assert [(model["name"], model["role"]) for model in section["models"]] == [
+        ("nano_llama", "spec"),
+        ("nano_llama, package", "package"),
+    ]
+    assert section["left"] == []
+    own, package, trained = section["lines"]
+    assert (package["model"], trained["workload"]["kind"]) == ("nano_llama, package", "train")
+    assert all(package[size] == own[size] for size in ("bytes_per_step", "cache_bytes"))
+
+
 def test_every_model_at_every_workload(tmp_path: Path) -> None:
     options = ("--workload", "prefill,decode,train", "--context", "24", "--batch", "1,2", "--rounds", "3")
     result, found = measured(tmp_path, YOCO, BLOCK, *options)

@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -154,7 +155,10 @@ def write(model: AnyModel, folder: Path, report: Report = lambda *_: None) -> It
     folder.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", suffix=".tmp", dir=folder))
     try:
-        manifest = _compiled(model, beside, report)
+        with warnings.catch_warnings():
+            # Torch's own, about how its exporter copies what it has.
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec", FutureWarning)
+            manifest = _compiled(model, beside, report)
         (beside / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         yield manifest
         _put(beside, folder / FOLDER)

@@ -29,7 +29,7 @@ class Packaged(Compiled):
     def __init__(self, owner: Compiled) -> None:
         self.name, self.plan, self.dtype = packaged_name(owner.name), owner.plan, owner.dtype
         self.weight_bytes = owner.weight_bytes
-        self.model = build_empty(owner.plan, device=str(owner.model.device), dtype=owner.dtype, compile=False)
+        self.model = build_empty(owner.plan, device=str(owner.model.device), dtype=owner.dtype)
         self.model.load_state_dict(owner.model.state_dict(), assign=True)
         self._folder = TemporaryDirectory(prefix="archspec-bench-")
         with write(self.model, Path(self._folder.name)):

@@ -16,6 +16,7 @@ from archspec.runtime.attention import Backend
 from archspec.runtime.backends import attend_cpu, pick_backend
 from archspec.runtime.cache import Cache
 from archspec.runtime.cuda_graphs import DecodeGraphs
+from archspec.runtime.decode_tapes import DecodeTapes
 from archspec.runtime.layers import RmsNorm
 from archspec.runtime.level_cache import LevelsCache
 from archspec.runtime.levels import LevelsModel
@@ -71,8 +72,8 @@ def build_empty(
     for module in model.modules():
         if isinstance(module, Linear | Network):
             module.row_kernels = attend is attend_cpu
-        if isinstance(module, Network) and target.type == "cuda" and compile:
-            module.graphs = DecodeGraphs()
+        if isinstance(module, Network) and compile and target.type in ("cuda", "cpu"):
+            module.kept_steps = DecodeGraphs() if target.type == "cuda" else DecodeTapes(module)
     return model if target.type == "meta" else model.to_empty(device=target)
 
 

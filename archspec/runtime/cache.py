@@ -53,6 +53,9 @@ class Cache:
         self.input_pos = torch.zeros(1, dtype=torch.int64, device=device)
         """Position of the next token, on the device; equals `num_cached_tokens`."""
         self.num_cached_tokens = 0
+        reaches = {(slot.window, slot.sinks): slot for slot in plan.slots}
+        self.slots_by_reach = list(reaches.values())
+        """One slot of each length that there is."""
         self.live: Live = "near"
         """How closely views of buffers are cut to what is in them."""
         self.pad_lens_B: Tensor | None = None

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from archspec.runtime.cache import Cache
+from archspec.runtime.tapes import compiled_call, noted
 
 COMPILER = "inductor"
-"""The `backend` argument of `torch.compile`."""
+"""The name of what compiles graphs, as `torch.compile` knows it."""
 INDUCTOR_OPTIONS = {"size_asserts": False}
 """Sizes of what a compiled function is given are guarded already; it need not look at each of them again."""
 
@@ -20,9 +21,21 @@ def _compiled(unit: Callable[..., Any]) -> Callable[..., Any]:
     # Guards on globals ask whether archspec and torch still have the functions that they had: a third of all guards,
     # and a step of decoding waits for guards once for every layer.
     options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_globals_unsafe}
-    if COMPILER == "inductor":
-        options |= INDUCTOR_OPTIONS
-    return torch.compile(unit, fullgraph=True, dynamic=True, backend=COMPILER, options=options)
+    return torch.compile(unit, fullgraph=True, dynamic=True, backend=_graph_compiled, options=options)
+
+
+def _graph_compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+    """A graph as `COMPILER` compiles it, whose calls can be noted."""
+    options: dict[str, Any] = {"config_patches": INDUCTOR_OPTIONS} if COMPILER == "inductor" else {}
+    compiled = torch._dynamo.lookup_backend(COMPILER)(graph, inputs, **options)
+
+    def unpacked(args: list[Any]) -> Any:
+        return compiled(*args)
+
+    def run(*args: Any) -> Any:
+        return noted(unpacked, list(args))
+
+    return run
 
 
 class Caller:
@@ -49,7 +62,8 @@ class Caller:
         if made is None:
             copy = types.FunctionType(unit.__code__.replace(), unit.__globals__, unit.__name__)
             made = self._made[key] = _compiled(copy)
-        return made(*args)
+        with compiled_call():
+            return made(*args)
 
     def lie(self, x: Tensor) -> tuple[object, ...]:
         """How a tensor (B, K, T, H) lies in memory and whence it comes, as far as compiled functions tell it apart."""

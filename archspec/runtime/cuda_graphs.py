@@ -8,7 +8,7 @@ chosen in the graph, by chance that is drawn before and is one of its inputs: a 
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,25 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from archspec.runtime.cache import Cache
-from archspec.runtime.sampling import Draw
-
-
-class Given(NamedTuple):
-    """What a step takes besides the cache."""
-
-    inputs: Tensor
-    pad_lens: Tensor | None
-    draw: Draw | None = None
-    """For the choice of tokens that is not greedy."""
-
-    def form(self) -> tuple[object, ...]:
-        """The same for what one graph may serve."""
-        leaves = tree_leaves(self)
-        return tuple((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves)
-
-
-Step = Callable[[Given], Tensor]
-"""Logits, vectors or chosen tokens, for the next position of a cache."""
+from archspec.runtime.decode_steps import Given, Step, lengths
 
 
 class Graph(Protocol):
@@ -124,12 +106,6 @@ class DecodeGraphs:
         self.failure = (str(error).strip().splitlines() or [type(error).__name__])[0]
         self.forget()
         warnings.warn(f"decoding goes on without CUDA graphs: {self.failure}", stacklevel=4)
-
-
-def lengths(cache: Cache) -> tuple[int, ...]:
-    """The lengths of views of all slots, before and after the next position is written."""
-    num_tokens = cache.num_cached_tokens
-    return tuple(cache.live_len(slot, written) for slot in cache.plan.slots for written in (num_tokens, num_tokens + 1))
 
 
 def _fixed(given: Given) -> Given:

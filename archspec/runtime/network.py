@@ -14,7 +14,8 @@ from archspec.plan import AttentionPlan, CacheSlot, LayerPlan, Plan, RetentionPl
 from archspec.runtime.attention import Backend, cap
 from archspec.runtime.cache import Cache
 from archspec.runtime.compiling import Caller
-from archspec.runtime.cuda_graphs import DecodeGraphs, Given
+from archspec.runtime.cuda_graphs import DecodeGraphs
+from archspec.runtime.decode_steps import Given, StepRunner
 from archspec.runtime.explaining import reads_lengths
 from archspec.runtime.layers import Attention, Block, KeyValueProjection, make_norm
 from archspec.runtime.linear import Linear, linear
@@ -34,8 +35,8 @@ class Network(nn.Module):
 
     row_kernels = False
     """Single rows go through kernels of their own: see `Linear`."""
-    graphs: DecodeGraphs | None = None
-    """Decode steps are captured and replayed: on CUDA, if compiled."""
+    kept_steps: StepRunner | None = None
+    """Decode steps are kept and run again, if compiled: as CUDA graphs, or from tapes on a CPU."""
     checkpointing: Checkpointing | None = None
     """Units are run again in the backward pass, instead of keeping what they computed."""
 
@@ -116,13 +117,13 @@ class Network(nn.Module):
         chosen by the last logits.
         Effects: writes slots and states of `cache`, if there is one; it still has to `advance`.
         """
+        if phase == "decode" and cache is not None and self.kept_steps is not None:
+            # What is drawn cannot be a part of a step that is kept: it comes before, and is one of its inputs.
+            draw = None if chooser is None else self._draw(chooser, inputs)
+            kind = None if chooser is None else ("chosen", chooser.kind)
+            given = Given(inputs, pad_lens_B, draw)
+            return self.kept_steps.run(lambda given: self._decode(cache, chooser, given), kind, given, cache)
         with self.call.settings():
-            if phase == "decode" and cache is not None and self.graphs is not None:
-                # What is drawn cannot be a part of a graph: it comes before, and is one of its inputs.
-                draw = None if chooser is None else self._draw(chooser, inputs)
-                kind = None if chooser is None else ("chosen", chooser.kind)
-                given = Given(inputs, pad_lens_B, draw)
-                return self.graphs.run(lambda given: self._decode(cache, chooser, given), kind, given, cache)
             x_BSD, run = self.begin(inputs, cache, pad_lens_B)
             draw = None if chooser is None else self._draw(chooser, x_BSD)
             return self.end(run.steps(self._bodies[phase], x_BSD), chooser, draw)
@@ -138,9 +139,10 @@ class Network(nn.Module):
         cache.advance(inputs.shape[1])
 
     def _decode(self, cache: Cache, chooser: Chooser | None, given: Given) -> Tensor:
-        """What a CUDA graph holds."""
-        x_BSD, run = self.begin(given.inputs, cache, given.pad_lens)
-        return self.end(run.steps(self._bodies["decode"], x_BSD), chooser, given.draw)
+        """What is kept of a decode step."""
+        with self.call.settings():
+            x_BSD, run = self.begin(given.inputs, cache, given.pad_lens)
+            return self.end(run.steps(self._bodies["decode"], x_BSD), chooser, given.draw)
 
     def _draw(self, chooser: Chooser, inputs: Tensor) -> Draw | None:
         """Chance for the next token of every row of `inputs`."""
@@ -149,12 +151,12 @@ class Network(nn.Module):
     def prepare(self, cache: Cache) -> None:
         """Say about a new cache what the steps of this network will make of it."""
         self.call.mark_slots(cache)
-        if self.graphs is not None:
+        if isinstance(self.kept_steps, DecodeGraphs):
             cache.live = "whole" if reads_lengths(self) else "coarse"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
-        if self.graphs is not None:
-            self.graphs.forget()
+        if self.kept_steps is not None:
+            self.kept_steps.forget()
         super()._apply(fn, recurse)
         return self
 

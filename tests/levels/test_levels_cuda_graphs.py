@@ -25,8 +25,8 @@ def test_both_levels_are_captured(name):
     expected, cache = model(ids, prompt_len=6), model.new_cache(2, 40)
     stacks = [module for module in model.modules() if isinstance(module, Network)]
     for stack in stacks:
-        stack.graphs = DecodeGraphs(Again)
+        stack.kept_steps = DecodeGraphs(Again)
     rows = [model.prefill(ids[:, :6], cache)] + [model.decode(ids[:, t], cache) for t in range(6, 40)]
     torch.testing.assert_close(torch.stack(rows, dim=1), expected[:, 5:], atol=1e-4, rtol=1e-3)
-    assert [stack.graphs.failure for stack in stacks] == [None, None]
-    assert all(stack.graphs.num_captured for stack in stacks)
+    assert [stack.kept_steps.failure for stack in stacks] == [None, None]
+    assert all(stack.kept_steps.num_captured for stack in stacks)

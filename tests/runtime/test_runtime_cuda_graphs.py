@@ -57,8 +57,8 @@ def captured(model, cache):
     found = []
     for module in model.modules():
         if isinstance(module, Network):
-            module.graphs = DecodeGraphs(lambda call: Recorded(kept).capture(call))
-            found.append(module.graphs)
+            module.kept_steps = DecodeGraphs(lambda call: Recorded(kept).capture(call))
+            found.append(module.kept_steps)
     return found
 
 
@@ -169,13 +169,13 @@ def test_each_batch_and_cache_has_graphs_of_its_own():
     expected = model(ids)
     small, large = model.new_cache(2, 10), model.new_cache(3, 10)
     kept = [t for c in (small, large) for t in (c.input_pos, *c.storage.slots)]
-    model.graphs = DecodeGraphs(lambda call: Recorded(kept).capture(call))
+    model.kept_steps = DecodeGraphs(lambda call: Recorded(kept).capture(call))
     for t in range(10):
         torch.testing.assert_close(model.decode(ids[:2, t], small), expected[:2, t], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(model.decode(ids[:, t], large), expected[:, t], atol=1e-5, rtol=1e-4)
-    assert model.graphs.num_captured == 2
+    assert model.kept_steps.num_captured == 2
     del small
-    assert len(model.graphs._caches) == 1
+    assert len(model.kept_steps._caches) == 1
 
 
 @torch.no_grad()
@@ -186,13 +186,13 @@ def test_what_cannot_be_captured_runs_as_it_is():
     model = sharp_model(hand_plans.retention())
     ids = tokens(1, 9)
     expected, cache = model(ids), model.new_cache(1, 9)
-    model.graphs = DecodeGraphs(refuse)
+    model.kept_steps = DecodeGraphs(refuse)
     rows = [model.decode(ids[:, t], cache) for t in range(2)]
     with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted when stream is capturing$"):
         rows.append(model.decode(ids[:, 2], cache))
     rows += [model.decode(ids[:, t], cache) for t in range(3, 9)]
     torch.testing.assert_close(torch.stack(rows, dim=1), expected, atol=1e-5, rtol=1e-4)
-    assert model.graphs.failure == "operation not permitted when stream is capturing"
+    assert model.kept_steps.failure == "operation not permitted when stream is capturing"
 
 
 @torch.no_grad()
@@ -209,7 +209,7 @@ def test_weights_that_move_take_the_graphs_with_them():
 
 
 def test_only_cuda_has_graphs():
-    assert sharp_model(hand_plans.dense(), compile=True).graphs is None
+    assert not isinstance(sharp_model(hand_plans.dense(), compile=True).kept_steps, DecodeGraphs)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -218,12 +218,12 @@ def test_only_cuda_has_graphs():
 def test_graphs_of_cuda(name):
     options = {"device": "cuda", "dtype": "bfloat16"}
     model, plain = (sharp_model(PLANS[name](), compile=compile, **options) for compile in (True, False))
-    assert isinstance(model.graphs, DecodeGraphs)
-    assert model.graphs._capture is CudaGraph
+    assert isinstance(model.kept_steps, DecodeGraphs)
+    assert model.kept_steps._capture is CudaGraph
     ids = tokens(2, 150).cuda()
     caches = [m.new_cache(2, 150) for m in (model, plain)]
     for t in range(150):
         found, expected = model.decode(ids[:, t], caches[0]), plain.decode(ids[:, t], caches[1])
         torch.testing.assert_close(found, expected, atol=0.3, rtol=0.05)
-    assert model.graphs.failure is None
-    assert model.graphs.num_captured >= 1
+    assert model.kept_steps.failure is None
+    assert model.kept_steps.num_captured >= 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from archspec.runtime import kernels
 from archspec.runtime.build import AnyModel
 from archspec.runtime.compiling import Caller
+from archspec.runtime.decode_tapes import DecodeTapes
 from archspec.runtime.network import Network
 from archspec.runtime.package.calls import Fingerprints, key_of, results, taken_apart
 from archspec.runtime.package.fitting import fits
@@ -27,6 +28,7 @@ from archspec.runtime.package.manifest import (
     read_manifest,
 )
 from archspec.runtime.package.writing import backend_of
+from archspec.runtime.tapes import compiled_call, noted
 
 MOST_SIGNATURES = 1 << 14
 """Calls of known sizes that are remembered; then all are forgotten."""
@@ -61,7 +63,7 @@ class Package:
         model.prefill_chunk = None  # its functions serve prompts from their first token on
         for module in model.modules():
             if isinstance(module, Network):
-                module.call = caller
+                module.call, module.kept_steps = caller, DecodeTapes(module)
 
     def function(self, unit: Unit) -> Callable[[list[Tensor]], list[Tensor]]:
         """A compiled unit, loaded when it is first asked for."""
@@ -145,7 +147,9 @@ class PackageCaller(Caller):
         if ready is None:
             return unit(*args)
         weights = [owner[leaf] for owner, leaf in self._weights(ready.unit, modules)]
-        return results(ready.unit.outputs, iter(ready.run([*weights, *tensors])))
+        with compiled_call():
+            out = noted(ready.run, [*weights, *tensors])
+        return results(ready.unit.outputs, iter(out))
 
     def marked(self, inputs: Tensor) -> Tensor:
         """What enters a stack, in the layout that functions are compiled for."""

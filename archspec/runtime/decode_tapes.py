@@ -22,9 +22,13 @@ class DecodeTapes:
         """Why no tape is made any more."""
         self.num_recorded = self.num_played = 0
         # A tuple: the stack is no child of what it has.
-        self._stack = (stack,)
+        self._stack: tuple[nn.Module] = (stack,)
         self._structure: Structure | None = None
         self._caches: WeakKeyDictionary[Cache, dict[object, Tape]] = WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type["DecodeTapes"], tuple[nn.Module]]:
+        """What a copy of the stack has is empty: tapes are of the weights and caches at hand."""
+        return DecodeTapes, self._stack
 
     def forget(self) -> None:
         """Drop all tapes: weights are about to move."""

@@ -1,5 +1,7 @@
 """Decode steps played from tapes: the same numbers as steps that are run, and nothing of the first one in the others."""
 
+import copy
+
 import hand_plans
 import pytest
 import torch
@@ -186,6 +188,22 @@ def test_caches_keep_few_tapes_and_take_them_along():
     assert [len(kept) for kept in tapes._caches.values()] == [MOST_TAPES]
     del cache
     assert len(tapes._caches) == 0
+
+
+@torch.no_grad()
+def test_a_copy_has_tapes_of_its_own():
+    model = sharp_model(hand_plans.shared())
+    (tapes,) = taped(model)
+    ids, cache = tokens(1, 12), model.new_cache(1, 12)
+    expected = model(ids)
+    for t in range(6):
+        model.decode(ids[:, t], cache)
+    copied = copy.deepcopy(model)
+    assert copied.kept_steps._stack[0] is copied
+    for t in range(6, 12):  # with the cache that the original has tapes of
+        close((copied if t % 2 else model).decode(ids[:, t], cache), expected[:, t])
+    assert (tapes.num_recorded, copied.kept_steps.num_recorded) == (2, 1)
+    assert copied.kept_steps.num_played == 2
 
 
 def test_gradients_and_autocast_take_no_tapes():

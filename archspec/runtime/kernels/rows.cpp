@@ -53,11 +53,13 @@ static inline Vec load(const BFloat* p) {
   return out;
 }
 static inline void store(Vec v, float* p) { std::memcpy(p, &v, sizeof v); }
-static inline void store(Vec v, BFloat* p) {  // to nearest, ties to even
+static inline Word rounded(Vec v) {  // to bfloat16, to nearest, ties to even
   Word wide;
   std::memcpy(&wide, &v, sizeof wide);
-  Word rounded = v == v ? (wide + 0x7fff + ((wide >> 16) & 1)) >> 16 : Word{} + 0x7fc0;
-  Half half = __builtin_convertvector(rounded, Half);
+  return v == v ? (wide + 0x7fff + ((wide >> 16) & 1)) >> 16 : Word{} + 0x7fc0;
+}
+static inline void store(Vec v, BFloat* p) {
+  Half half = __builtin_convertvector(rounded(v), Half);
   std::memcpy(p, &half, sizeof half);
 }
 static inline float one(float x) { return x; }
@@ -165,7 +167,7 @@ static inline __attribute__((always_inline)) void products(
     typename P::Pack w[R];
     for (int r = 0; r < R; ++r) w[r] = P::pack(weight + r * K + k);
     if (fetch)
-      for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * K + k);
+      for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * K + k, 0, 2);  // the first cache is for x
     for (int m = 0; m < M; ++m) {
       auto v = P::pack(x + m * K + k);
       for (int r = 0; r < R; ++r) sums[m][r] = P::add(sums[m][r], v, w[r]);
@@ -301,7 +303,7 @@ template <class T>
 struct Taken {
   static constexpr int SIZE = LANES, VECS = 1;
   static void take(const T* p, Vec* out) { out[0] = load(p); }
-  static int64_t place(int64_t d, int64_t) { return d; }
+  static void give(const Vec* sums, T* p) { store(sums[0], p); }
 };
 template <>
 struct Taken<BFloat> {
@@ -312,9 +314,9 @@ struct Taken<BFloat> {
     low = words << 16, high = words & 0xffff0000u;
     std::memcpy(out, &low, sizeof low), std::memcpy(out + 1, &high, sizeof high);
   }
-  static int64_t place(int64_t d, int64_t D) {
-    int64_t start = d / SIZE * SIZE;
-    return start + SIZE > D ? d : start + d % 2 * LANES + d % SIZE / 2;
+  static void give(const Vec* sums, BFloat* p) {
+    Word words = rounded(sums[0]) | rounded(sums[1]) << 16;
+    std::memcpy(p, &words, sizeof words);
   }
 };
 
@@ -350,6 +352,19 @@ static inline void add_values(float* const* out, const float (*weights)[KEYS], c
   for (; d < D; ++d)
     for (int i = 0; i < Q; ++i)
       for (int64_t t = 0; t < count; ++t) out[i][d] += weights[i][t] * one(values.at(t)[d]);
+}
+
+// out (D,) = sums of values, in the order of elements again.
+template <class T>
+static inline void give_values(const float* sums, T* out, int64_t D) {
+  constexpr int SIZE = Taken<T>::SIZE, VECS = Taken<T>::VECS;
+  int64_t d = 0;
+  for (; d + SIZE <= D; d += SIZE) {
+    Vec some[VECS];
+    for (int j = 0; j < VECS; ++j) some[j] = load(sums + d + j * LANES);
+    Taken<T>::give(some, out + d);
+  }
+  for (; d < D; ++d) put(sums[d], out + d);
 }
 
 struct Scoring {
@@ -434,6 +449,26 @@ static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T>&
   }
 }
 
+// The values (D,) of one query, of partial softmaxes that stand G apart and of a sink's logit. Overwrites the first part.
+template <class T>
+static void join(Partial* parts, int64_t splits, int64_t G, float sink, T* out, int64_t D) {
+  float most = sink, total = sink == NONE ? 0.0f : 1.0f;
+  for (int64_t s = 0; s < splits; ++s) {
+    const Partial& part = parts[s * G];
+    float larger = std::max(most, part.most);
+    if (larger == NONE) continue;
+    total = total * std::exp(most - larger) + part.total * std::exp(part.most - larger);
+    most = larger;
+  }
+  std::vector<float>& values = parts->values;
+  for (int64_t s = 0; s < splits; ++s) {
+    const Partial& part = parts[s * G];
+    float share = part.total == 0 ? 0.0f : std::exp(part.most - most) / total;
+    for (int64_t d = 0; d < D; ++d) values[d] = s == 0 ? share * values[d] : values[d] + share * part.values[d];
+  }
+  give_values(values.data(), out, D);
+}
+
 template <class T>
 static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, const int64_t* positions, int64_t query,
                    int64_t window, int64_t sinks, bool sees_self, const int64_t* pads, Scoring scoring,
@@ -474,22 +509,8 @@ static void attend(const Tensor& q, const Tensor& keys, const Tensor& values, co
   T* o = static_cast<T*>(out.data_ptr());
   for (int64_t row = 0; row < B * N; ++row) {
     int64_t b = row / N, head = row % N / G, g = row % G;
-    auto part = [&](int64_t split) -> Partial& { return parts[((b * K + head) * splits + split) * G + g]; };
-    float most = sink_logits ? one(sink_logits[row % N]) : NONE;
-    float total = sink_logits ? 1.0f : 0.0f;
-    for (int64_t s = 0; s < splits; ++s) {
-      float larger = std::max(most, part(s).most);
-      if (larger == NONE) continue;
-      total = total * std::exp(most - larger) + part(s).total * std::exp(part(s).most - larger);
-      most = larger;
-    }
-    std::vector<float> values(D);
-    for (int64_t s = 0; s < splits; ++s) {
-      if (part(s).total == 0) continue;
-      float share = std::exp(part(s).most - most) / total;
-      for (int64_t d = 0; d < D; ++d) values[d] += share * part(s).values[Taken<T>::place(d, D)];
-    }
-    for (int64_t d = 0; d < D; ++d) put(values[d], o + row * D + d);
+    join(parts.data() + (b * K + head) * splits * G + g, splits, G, sink_logits ? one(sink_logits[row % N]) : NONE,
+         o + row * D, D);
   }
 }
 

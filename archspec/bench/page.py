@@ -1,4 +1,5 @@
-"""The page of a run, in Markdown: ratios, never milliseconds, and all that it takes to run it again."""
+"""The page of a run, in Markdown: ratios, how long people wait for a first token, and all that it takes to run it
+again."""
 
 from archspec.bench.report import Line, Report, Section
 from archspec.units import format_bytes
@@ -8,7 +9,8 @@ _LEGEND = """\
 Speed is tokens a second as multiples of the reference's: the median over rounds in which all models run in turn.
 Quartiles are those of the same ratios. "Of read bandwidth" is the share of the machine's measured read bandwidth at
 which a step of decoding reads the weights and caches that it needs. "Peak" is weights, caches and the most that was
-allocated beside them. How all of this is measured: [bench.md](../bench.md)."""
+allocated beside them. Of a first token the seconds until it is there stand beside its speed. How all of this is
+measured: [bench.md](../bench.md)."""
 
 
 def page_name(report: Report) -> str:
@@ -63,9 +65,14 @@ def cells(line: Line) -> tuple[str, ...]:
         line.what,
         line.model,
         str(line.batch),
-        "-" if speed is None else f"{speed.median:.2f}",
+        "-" if speed is None else f"{speed.median:.2f}{_wait(line)}",
         "-" if speed is None or len(line.rates) == 1 else f"{speed.low:.2f} - {speed.high:.2f}",
         "-" if line.bandwidth_share is None else f"{100 * line.bandwidth_share:.0f} %",
         format_bytes(line.cache_bytes) if line.cache_bytes else "-",
         "-" if line.peak_bytes is None else format_bytes(line.peak_bytes),
     )
+
+
+def _wait(line: Line) -> str:
+    """Of a first token, whose rate is sequences by its seconds."""
+    return f" ({line.batch / line.tokens_per_second.median:.1f} s)" if line.workload.kind == "compile" else ""

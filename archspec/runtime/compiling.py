@@ -10,6 +10,7 @@ from torch import Tensor
 
 from archspec.runtime.cache import Cache
 from archspec.runtime.tapes import compiled_call, noted
+from archspec.runtime.vector_isa import remember_vector_instructions
 
 COMPILER = "inductor"
 """The name of what compiles graphs, as `torch.compile` knows it."""
@@ -27,6 +28,8 @@ def _compiled(unit: Callable[..., Any]) -> Callable[..., Any]:
 def _graph_compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
     """A graph as `COMPILER` compiles it, whose calls can be noted."""
     options: dict[str, Any] = {"config_patches": INDUCTOR_OPTIONS} if COMPILER == "inductor" else {}
+    if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in inputs):
+        remember_vector_instructions()
     compiled = torch._dynamo.lookup_backend(COMPILER)(graph, inputs, **options)
 
     def unpacked(args: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from archspec.bench.page import cells
 from archspec.bench.report import Line, with_speeds
 from archspec.bench.rounds import Method, Spread, Trial, paired, spread
 from archspec.bench.workloads import Workload
@@ -96,3 +97,9 @@ def test_speeds_are_against_the_reference_at_the_same_workload() -> None:
     assert speeds[1] == Spread(3.0, 3.0, 3.0)
     assert speeds[2] is None
     assert speeds[3] == spread([4.0 / 1.5, 4.0 / 1.5, 8.0 / 1.5])  # another number of rounds: against the median
+
+
+def test_a_first_token_has_its_seconds_beside_its_speed() -> None:
+    first = line("a", (0.25,)).model_copy(update={"workload": Workload("compile")})
+    lines = with_speeds([first, line("b", (2.0,))], "a")
+    assert [cells(one)[3] for one in lines] == ["1.00 (4.0 s)", "8.00"]

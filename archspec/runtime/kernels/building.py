@@ -33,7 +33,7 @@ def build(source: Path) -> Path:
     except Exception as error:  # inductor's own exceptions differ from version to version
         raise KernelBuildError(f"no C++ compiler: {error}") from error
     command = [compiler, *FLAGS, native, *includes, str(source), f"-L{root / 'lib'}", *LIBRARIES]
-    made = " ".join((torch.__version__, platform.machine(), _processor(), compiler, *FLAGS))
+    made = " ".join((torch.__version__, platform.machine(), processor(), compiler, *FLAGS))
     texts = [path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h")))]
     key = hashlib.sha256(b"".join((made.encode(), *texts))).hexdigest()[:16]
     target = Path(cache_dir()) / "archspec" / f"{source.stem}_{key}.so"
@@ -57,6 +57,6 @@ def _run(command: list[str], target: Path) -> None:
         Path(beside).unlink(missing_ok=True)
 
 
-def _processor() -> str:
+def processor() -> str:
     """What `native` stands for: a cache folder may be shared by unlike machines."""
     return str(torch.backends.cpu.get_cpu_capability()) + str(sorted(torch.cpu.get_capabilities().items()))

@@ -141,7 +141,9 @@ def write_in_place(
     buffer_BK2CH: Tensor, chunk: tuple[Tensor, Tensor], positions_S: Tensor, window: int | None, sinks: int
 ) -> None:
     """Store new keys and values where no two of them share a place. Effects: writes the buffer."""
-    buffer_BK2CH.index_copy_(3, places_of(positions_S, window, sinks), torch.stack(chunk, dim=2))
+    # Under autocast they come in another dtype than the cache has, which is the model's.
+    new_BK2SH = torch.stack(chunk, dim=2).to(buffer_BK2CH.dtype)
+    buffer_BK2CH.index_copy_(3, places_of(positions_S, window, sinks), new_BK2SH)
 
 
 def stored_view(buffer_BK2CH: Tensor, num_written: Tensor, length: int, window: int | None, sinks: int) -> View:

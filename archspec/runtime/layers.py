@@ -151,7 +151,9 @@ class Attention(nn.Module):
             q_BNSE = torch.cat((q_BNSE, rotate(unturned_BNSH, self.sink_rotation, tables)), dim=-1)
         visibility = Visibility(places.positions, view.positions, self.sight, places.pad_lens, *view[3:])
         scoring = Scoring(self.scoring.scale, self.scoring.softcap, self.sink_logits)
-        o_BNSH = attend(q_BNSE, view.keys, view.values, visibility, scoring)
+        # Under autocast, what comes from a cache has another dtype: the model's.
+        keys_BKTH, values_BKTH = view.keys.to(q_BNSE.dtype), view.values.to(q_BNSE.dtype)
+        o_BNSH = attend(q_BNSE, keys_BKTH, values_BKTH, visibility, scoring)
         blind = visibility.blind()
         if blind is not None:
             o_BNSH = o_BNSH.masked_fill(blind, 0)

@@ -13,6 +13,8 @@ from archspec.runtime.attention import EVERYTHING, Scoring, Visibility
 
 def fits(q_BNSE: Tensor, values_BKTH: Tensor, visibility: Visibility, scoring: Scoring) -> bool:
     """Whether `attend_past` can serve: nothing but order hides keys, and the kernel can score them."""
+    if torch.is_autocast_enabled("cpu"):  # keys are copies then, of whose parts a compiler cannot tell the strides
+        return False
     plain = visibility.sight == EVERYTHING and visibility.pad_lens is None and scoring.softcap is None
     return plain and visibility.tail and q_BNSE.device.type == "cpu" and q_BNSE.shape[-1] == values_BKTH.shape[-1]
 

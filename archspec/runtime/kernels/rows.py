@@ -65,7 +65,10 @@ def load_rows() -> bool:
 
 def serves(x: Tensor) -> bool:
     """Whether the kernels take tensors like this one, in what is being computed now."""
-    return x.device.type == "cpu" and x.dtype in MOST_ROWS and not torch.is_grad_enabled()
+    if x.device.type != "cpu" or x.dtype not in MOST_ROWS:
+        return False
+    # Autocast chooses the dtypes of torch's own operators; ours would meet two of them.
+    return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

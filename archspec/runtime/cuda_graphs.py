@@ -77,7 +77,8 @@ class DecodeGraphs:
 
         Effects: those of the step.
         """
-        if self.failure is not None or torch.is_grad_enabled():
+        autocast = torch.is_autocast_enabled(given.inputs.device.type)
+        if self.failure is not None or autocast or torch.is_grad_enabled():
             return step(given)
         of_cache = self._caches.setdefault(cache, _OfCache())
         form = given.form()

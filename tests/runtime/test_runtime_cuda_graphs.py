@@ -127,6 +127,22 @@ def test_outputs_are_the_callers():
     torch.testing.assert_close(torch.stack(rows, dim=1), model(ids), atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_steps_under_autocast_are_not_captured_and_replay_none():
+    """A graph holds the dtypes of the step that it was captured from."""
+    model, plain = sharp_model(hand_plans.dense()), sharp_model(hand_plans.dense())
+    ids = tokens(1, 24)
+    cache, other = model.new_cache(1, 24), plain.new_cache(1, 24)
+    (graphs,) = captured(model, cache)
+    for t in range(24):
+        with torch.autocast("cpu", torch.bfloat16, enabled=t % 3 == 2):
+            found, expected = model.decode(ids[:, t], cache), plain.decode(ids[:, t], other)
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert graphs.failure is None
+    assert graphs.num_captured >= 1
+
+
 WAYS = [{}, {"temperature": 0.8}, {"temperature": 1.2, "top_k": 5}, {"temperature": 1.0, "top_k": 20, "top_p": 0.7}]
 
 

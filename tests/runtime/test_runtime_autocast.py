@@ -42,6 +42,7 @@ def test_one_level(name):
     compare(sharp_model(PLANS[name]()))
 
 
+@pytest.mark.slow
 def test_compiled():
     make = PLANS["shared"]
     compare(sharp_model(make(), compile=True), sharp_model(make()))

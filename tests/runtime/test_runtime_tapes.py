@@ -59,7 +59,9 @@ def test_tapes_are_the_steps(name):
     assert tapes.num_recorded + tapes.num_played == 36
 
 
-@pytest.mark.parametrize("name", ["shared", "mixed", "sunk", "late", "retention"])
+@pytest.mark.parametrize(
+    "name", ["shared", "mixed", "retention", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sunk", "late"))]
+)
 @torch.no_grad()
 def test_tapes_of_compiled_models_hold_their_graphs(name):
     model, plain = sharp_model(PLANS[name](), compile=True), sharp_model(PLANS[name]())

@@ -27,9 +27,11 @@ def _compiled(unit: Callable[..., Any]) -> Callable[..., Any]:
 
 def _graph_compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
     """A graph as `COMPILER` compiles it, whose calls can be noted."""
-    options: dict[str, Any] = {"config_patches": INDUCTOR_OPTIONS} if COMPILER == "inductor" else {}
-    if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in inputs):
-        remember_vector_instructions()
+    options: dict[str, Any] = {}
+    if COMPILER == "inductor":
+        options["config_patches"] = INDUCTOR_OPTIONS
+        if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in inputs):
+            remember_vector_instructions()
     compiled = torch._dynamo.lookup_backend(COMPILER)(graph, inputs, **options)
 
     def unpacked(args: list[Any]) -> Any:

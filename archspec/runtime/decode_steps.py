@@ -7,6 +7,7 @@ Of the host, what matters to a step besides its inputs is the length of the view
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -21,6 +22,10 @@ class Given(NamedTuple):
     pad_lens: Tensor | None
     draw: Draw | None = None
     """For the choice of tokens that is not greedy."""
+
+    def is_plain(self) -> bool:
+        """Whether the step is the one that is kept: it has no gradient, and autocast chooses no dtypes."""
+        return not torch.is_grad_enabled() and not torch.is_autocast_enabled(self.inputs.device.type)
 
     def form(self) -> tuple[object, ...]:
         """The same for inputs that one kept step may serve."""

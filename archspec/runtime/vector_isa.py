@@ -24,9 +24,9 @@ def remember_vector_instructions() -> None:
 
     Effects: writes an empty file into inductor's cache folder, if everything that the processor has can be used.
     """
-    usable: Any = getattr(cpu_vec_isa, "valid_vec_isa_list", None)
-    if not {"x86_isa_checker", "supported_vec_isa_list"} <= vars(cpu_vec_isa).keys():
+    if not {"valid_vec_isa_list", "x86_isa_checker", "supported_vec_isa_list"} <= vars(cpu_vec_isa).keys():
         return  # another torch, which asks in another way
+    usable = cpu_vec_isa.valid_vec_isa_list
     with suppress(OSError, RuntimeError):  # of a cache that cannot be written; without a compiler
         note = _note()
         if note.exists():

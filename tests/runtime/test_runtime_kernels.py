@@ -29,17 +29,21 @@ def test_linear_is_the_product(dtype, bound, bias):
         assert error.max() < bound, (rows, inputs, outputs)
 
 
-def test_linear_in_threads():
-    torch.manual_seed(0)
+@pytest.fixture
+def two_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 4e-3)):
-            x, weight = torch.randn(5, 1, 96, dtype=dtype), torch.randn(1001, 96, dtype=dtype)
-            expected = torch.nn.functional.linear(x.double(), weight.double())
-            assert ((kernels.linear(x, weight, None).double() - expected).abs() / (1 + expected.abs())).max() < bound
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_linear_in_threads():
+    torch.manual_seed(0)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 4e-3)):
+        x, weight = torch.randn(5, 1, 96, dtype=dtype), torch.randn(1001, 96, dtype=dtype)
+        expected = torch.nn.functional.linear(x.double(), weight.double())
+        assert ((kernels.linear(x, weight, None).double() - expected).abs() / (1 + expected.abs())).max() < bound
 
 
 SIGHTS = (Sight(), Sight(window=5), Sight(window=140, sees_self=False))
@@ -48,30 +52,26 @@ HEADS = ((1, 1), (6, 2), (5, 5))
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 2e-2)], ids=str)
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("size", [4, 16, 24, 32, 40, 64, 72])
 def test_attention_of_a_row_is_the_weighted_mean(dtype, bound, size):
     torch.manual_seed(size)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for length, (heads, kv), sight, sink in itertools.product((1, 130, 300), HEADS, SIGHTS, (False, True)):
-            q = torch.randn(1, heads, 1, size, dtype=dtype)
-            keys, values = torch.randn(2, 1, kv, length, size, dtype=dtype)
-            logits = torch.randn(heads, dtype=dtype) if sink else None
-            places = torch.arange(length)
-            visibility = Visibility(torch.tensor([length - 1]), places, sight)
-            found = kernels.attend_row(q, keys, values, visibility, Scoring(0.3, None, logits))
-            back = length - 1 - places
-            seen = (back >= (0 if sight.sees_self else 1)) & (back < (sight.window or length + 1))
-            scores = 0.3 * q.double() @ keys.double().repeat_interleave(heads // kv, 1).mT
-            scores = scores.masked_fill(~seen, -torch.inf)
-            none = torch.zeros(1, heads, 1, 1).double() - torch.inf
-            extra = none if logits is None else logits.double()[None, :, None, None]
-            weights = torch.cat((scores, extra), dim=-1).softmax(-1)[..., :-1].nan_to_num(0)
-            expected = weights @ values.double().repeat_interleave(heads // kv, 1)
-            assert (found.double() - expected).abs().max() < bound, (length, heads, sight, sink)
-    finally:
-        torch.set_num_threads(before)
+    for length, (heads, kv), sight, sink in itertools.product((1, 130, 300), HEADS, SIGHTS, (False, True)):
+        q = torch.randn(1, heads, 1, size, dtype=dtype)
+        keys, values = torch.randn(2, 1, kv, length, size, dtype=dtype)
+        logits = torch.randn(heads, dtype=dtype) if sink else None
+        places = torch.arange(length)
+        visibility = Visibility(torch.tensor([length - 1]), places, sight)
+        found = kernels.attend_row(q, keys, values, visibility, Scoring(0.3, None, logits))
+        back = length - 1 - places
+        seen = (back >= (0 if sight.sees_self else 1)) & (back < (sight.window or length + 1))
+        scores = 0.3 * q.double() @ keys.double().repeat_interleave(heads // kv, 1).mT
+        scores = scores.masked_fill(~seen, -torch.inf)
+        none = torch.zeros(1, heads, 1, 1).double() - torch.inf
+        extra = none if logits is None else logits.double()[None, :, None, None]
+        weights = torch.cat((scores, extra), dim=-1).softmax(-1)[..., :-1].nan_to_num(0)
+        expected = weights @ values.double().repeat_interleave(heads // kv, 1)
+        assert (found.double() - expected).abs().max() < bound, (length, heads, sight, sink)
 
 
 def test_large_pages_keep_what_is_in_memory():

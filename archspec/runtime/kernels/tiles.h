@@ -40,9 +40,9 @@ static inline std::vector<uint16_t> packed(const uint16_t* x, int64_t M, int64_t
   return out;
 }
 
-// y[m * N + n] for rows `begin` to `end` of a weight (N, K), in steps of OUTPUTS; `x` is packed, M up to MOST.
+// y[m * N + n] for rows 0 to `end` of a weight (N, K), in steps of OUTPUTS; `x` is packed, M up to MOST.
 static inline void linear(const uint16_t* x, const uint16_t* weight, float* y, int64_t M, int64_t K, int64_t N,
-                          int64_t begin, int64_t end) {
+                          int64_t end) {
   int64_t first = M < ROWS ? M : ROWS, second = M - first;
   Config config;
   config.set(0, OUTPUTS, first * 4), config.set(2, ROWS, first * 4), config.set(4, OUTPUTS, INPUTS * 2);
@@ -50,13 +50,14 @@ static inline void linear(const uint16_t* x, const uint16_t* weight, float* y, i
   _tile_loadconfig(&config);
   alignas(64) float sums[2][OUTPUTS * ROWS];
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  for (int64_t n = begin; n < end; n += OUTPUTS) {
+  for (int64_t n = 0; n < end; n += OUTPUTS) {
     _tile_zero(0);
     if (second) _tile_zero(1);
     for (int64_t k = 0; k < K; k += INPUTS) {
       const uint16_t* block = weight + n * K + k;
       _tile_loadd(4, block, K * 2);
-      for (int64_t r = OUTPUTS; r < 2 * OUTPUTS; ++r) __builtin_prefetch(block + r * K, 0, 2);  // into the second cache: the first is full
+      // Into the second cache: the first is full.
+      for (int64_t r = OUTPUTS; r < 2 * OUTPUTS; ++r) __builtin_prefetch(block + r * K, 0, 2);
       _tile_loadd(2, x + k * first, first * 4);
       _tile_dpbf16ps(0, 4, 2);
       if (second) {
@@ -80,6 +81,6 @@ namespace tiles {
 constexpr int64_t OUTPUTS = 16;
 static inline bool serve(int64_t, int64_t) { return false; }
 static inline std::vector<uint16_t> packed(const uint16_t*, int64_t, int64_t) { return {}; }
-static inline void linear(const uint16_t*, const uint16_t*, float*, int64_t, int64_t, int64_t, int64_t, int64_t) {}
+static inline void linear(const uint16_t*, const uint16_t*, float*, int64_t, int64_t, int64_t, int64_t) {}
 }  // namespace tiles
 #endif

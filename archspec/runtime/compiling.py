@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from archspec.runtime.cache import Cache
+from archspec.runtime.launches import make_watchable
 from archspec.runtime.tapes import compiled_call, noted
 from archspec.runtime.vector_isa import remember_vector_instructions
 
@@ -33,12 +34,13 @@ def _graph_compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[
         if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in inputs):
             remember_vector_instructions()
     compiled = torch._dynamo.lookup_backend(COMPILER)(graph, inputs, **options)
+    watchable = COMPILER == "inductor" and make_watchable()
 
     def unpacked(args: list[Any]) -> Any:
         return compiled(*args)
 
     def run(*args: Any) -> Any:
-        return noted(unpacked, list(args))
+        return noted(unpacked, list(args), watchable)
 
     return run
 

@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from archspec.runtime.cache import Cache
 from archspec.runtime.decode_steps import Given, Step, lengths
+from archspec.runtime.launches import Buffers
 from archspec.runtime.tapes import Structure, Tape, record
 
 MOST_TAPES = 8
@@ -25,6 +26,7 @@ class DecodeTapes:
         self._stack: tuple[nn.Module] = (stack,)
         self._structure: Structure | None = None
         self._caches: WeakKeyDictionary[Cache, dict[object, Tape]] = WeakKeyDictionary()
+        self._buffers: WeakKeyDictionary[Cache, Buffers] = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[type["DecodeTapes"], tuple[nn.Module]]:
         """What a copy of the stack has is empty: tapes are of the weights and caches at hand."""
@@ -33,6 +35,7 @@ class DecodeTapes:
     def forget(self) -> None:
         """Drop all tapes: weights are about to move."""
         self._caches.clear()
+        self._buffers.clear()
         self._structure = None
 
     def run(self, step: Step, kind: object, given: Given, cache: Cache) -> Tensor:
@@ -56,7 +59,7 @@ class DecodeTapes:
         if key in tapes:
             self.num_played += 1
             return tapes[key].play(values)
-        out, recorder = record(lambda: step(given), values)
+        out, recorder = record(lambda: step(given), values, self._buffers.setdefault(cache, Buffers()))
         tape = recorder.tape(out)
         if tape is None:
             self.failure = recorder.failure

@@ -3,19 +3,22 @@
 A step of a model that compiles is a row of calls: of compiled graphs, and of single operators in between. Finding each
 of them, with guards and arguments, takes longer than a small layer computes. A tape holds the calls themselves, each
 with the weights and buffers it had, and knows which values enter which call; played back, they compute what is new.
+Of graphs that can be watched it holds the launches of kernels alone (`launches.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain
+from itertools import chain, groupby
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from archspec.runtime.launches import Buffers, Launches, Watch
 
 Graph = Callable[[list[Any]], Any]
 """A compiled graph: flat tensors and numbers in, flat tensors out. It may empty the list that it is given."""
@@ -65,15 +68,20 @@ class Tape(NamedTuple):
 class Recorder(TorchDispatchMode):
     """Notes what is called while it is active, on its way to a tape."""
 
-    def __init__(self, given: list[Tensor]) -> None:
+    def __init__(self, given: list[Tensor], buffers: Buffers) -> None:
         super().__init__()
         self.failure: str | None = None
         """Why there can be no tape."""
-        self._calls: list[_Call] = []
+        self.unwatched: list[str] = []
+        """Why graphs are not on the tape by their launches."""
+        self._buffers = buffers
+        self._calls: list[_Call | Launches] = []
         self._met: list[Any] = [*given]
         """Everything, so that no address is given to two."""
         self._registers: dict[int, int] = {id(tensor): number for number, tensor in enumerate(given)}
         self._fixed: set[int] = set()
+        self._kept: set[int] = set()
+        """Storages of what watched graphs return: they are written anew whenever the tape is played."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -94,11 +102,23 @@ class Recorder(TorchDispatchMode):
         self.note(run, leaves, tree_leaves(out))
         return out
 
-    def graph(self, run: Graph, args: list[Any]) -> Any:
+    def graph(self, run: Graph, args: list[Any], watchable: bool) -> Any:
         """`run(args)`."""
         leaves = args.copy()
-        out = run(args)
-        self.note(run, leaves, out)
+        if not watchable:
+            out = run(args)
+            self.note(run, leaves, out)
+            return out
+        numbers = [(self._registers.get(id(arg)), arg) for arg in leaves if isinstance(arg, Tensor)]
+        watch = Watch(self._buffers, {number: arg for number, arg in numbers if number is not None})
+        out = watch.run(run, args)
+        if watch.failure is not None:
+            self.unwatched.append(watch.failure)
+            self.note(run, leaves, out)
+            return out
+        self._met += [leaves, out]
+        self._kept.update(tensor.untyped_storage().data_ptr() for tensor in out if isinstance(tensor, Tensor))
+        self._calls.append(watch.launches)
         return out
 
     def note(self, run: Graph, args: list[Any], outs: Sequence[Any]) -> None:
@@ -120,6 +140,14 @@ class Recorder(TorchDispatchMode):
             return None
         return self._registers.setdefault(id(out), len(self._registers))
 
+    def own(self, result: Tensor) -> Tensor:
+        """The output of the step, in memory that the next step does not write."""
+        if result.untyped_storage().data_ptr() not in self._kept:
+            return result
+        own = result.clone()
+        self.note(_clone, [result], [own])
+        return own
+
     def tape(self, result: Tensor) -> Tape | None:
         """What was noted, with what came of it; None if it cannot be done again."""
         register = self._registers.get(id(result))
@@ -127,33 +155,53 @@ class Recorder(TorchDispatchMode):
             self.failure = self.failure or "the step returns what it did not compute"
         if self.failure is not None or register is None:
             return None
+        calls = list(_runs(self._calls))
         last: dict[int, _Call] = {}
-        for call in self._calls:
+        for call in calls:
             last.update(dict.fromkeys([r for _, r in call.places] + [r for r in call.registers if r is not None], call))
         for number, call in last.items():
             if number != register:
                 call.dead.append(number)
-        return Tape(self._calls, len(self._registers), register)
+        return Tape(calls, len(self._registers), register)
+
+
+def _clone(args: list[Any]) -> Tensor:
+    out: Tensor = args[0].clone()
+    return out
+
+
+def _runs(calls: list[_Call | Launches]) -> Iterator[_Call]:
+    """The same calls, where launches that follow one another are one."""
+    for launches, group in groupby(calls, lambda call: isinstance(call, Launches)):
+        if not launches:
+            yield from cast(Iterator[_Call], group)
+            continue
+        joined = Launches()
+        for some in cast(Iterator[Launches], group):
+            joined.extend(some)
+        player, registers = joined.player()
+        yield _Call(player.play, [None] * len(registers), tuple(enumerate(registers)), (), [])
 
 
 _RECORDER: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
-def record(step: Callable[[], Tensor], given: list[Tensor]) -> tuple[Tensor, Recorder]:
-    """`step()`, and what it did. Effects: those of the step."""
-    recorder = Recorder(given)
+def record(step: Callable[[], Tensor], given: list[Tensor], buffers: Buffers) -> tuple[Tensor, Recorder]:
+    """`step()`, and what it did. Effects: those of the step; what it needs for itself is in `buffers`."""
+    recorder = Recorder(given, buffers)
     token = _RECORDER.set(recorder)
     try:
         with recorder:
-            return step(), recorder
+            out = step()
+        return recorder.own(out), recorder
     finally:
         _RECORDER.reset(token)
 
 
-def noted(run: Graph, args: list[Any]) -> Any:
-    """`run(args)`, which goes on a tape if one is being made."""
+def noted(run: Graph, args: list[Any], watchable: bool = False) -> Any:
+    """`run(args)`, which goes on a tape if one is being made: by its launches, if it can be watched."""
     recorder = _RECORDER.get()
-    return run(args) if recorder is None else recorder.graph(run, args)
+    return run(args) if recorder is None else recorder.graph(run, args, watchable)
 
 
 @contextmanager
@@ -171,7 +219,7 @@ def compiled_call() -> Iterator[None]:
 
 
 class Structure:
-    """The modules and parameters of a stack as they were: what replaces one of them has to be seen."""
+    """The modules and parameters of a stack as they were: what replaces one, or its memory, has to be seen."""
 
     def __init__(self, stack: nn.Module) -> None:
         modules = list(stack.modules())
@@ -180,6 +228,8 @@ class Structure:
             held for module in modules for held in (module._modules, module._parameters, module._buffers) if held
         ]
         self._parts = list(self._now())
+        self._tensors = [part for part in self._parts if isinstance(part, Tensor)]
+        self._addresses = list(map(Tensor.data_ptr, self._tensors))
         self.known = all(type(module).__module__.split(".")[0] in ("archspec", "torch") for module in modules)
         """No module of others is among them, which may compute something else from one step to the next."""
 
@@ -189,4 +239,5 @@ class Structure:
 
     def holds(self) -> bool:
         """Whether everything is still in its place."""
-        return all(map(is_, self._now(), self._parts))
+        same = all(map(is_, self._now(), self._parts))
+        return same and list(map(Tensor.data_ptr, self._tensors)) == self._addresses

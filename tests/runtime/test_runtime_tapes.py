@@ -159,6 +159,7 @@ CHANGES = {
     "numbers in place": lambda m: m.norm.weight.mul_(3),
     "weights assigned": lambda m: m.load_state_dict({k: 2 * v for k, v in m.state_dict().items()}, assign=True),
     "moved": lambda m: m.double().float(),
+    "memory of a parameter": lambda m: setattr(m.norm.weight, "data", 3 * m.norm.weight.data),
 }
 
 

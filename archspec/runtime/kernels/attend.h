@@ -314,7 +314,7 @@ static void attend(const Attend& given) {
            D);
     }
   };
-  share(tasks, [&](int64_t task) {
+  share(tasks, [] { return 0; }, [&](int64_t task, int) {
     int64_t b = task / (K * splits), next = std::min(task + 1, tasks - 1);
     attend_keys(queries + task / splits * G * E, E, G, head_of(task), begin(task), std::min(live, begin(task) + size),
                 hidden.data() + (pads ? b * T_ : 0), is_sink.get(), scoring, parts.data() + task * G,

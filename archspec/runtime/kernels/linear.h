@@ -88,12 +88,13 @@ static void linear(const Linear& given) {
   int64_t step = tiled ? tiles::OUTPUTS : TOGETHER, most = std::max<int64_t>(1, GRAIN / (K * step)) * step;
   std::vector<Factor<T>> kept;
   const Factor<T>* rows = factors(x, tiled && N % step == 0 ? 0 : M * K, kept);
-  std::vector<uint16_t> pairs = tiled ? tiles::packed(bits(x), M, K) : std::vector<uint16_t>();
-  share((N + most - 1) / most, [&](int64_t task) {
+  // Every thread has its own: another core's would come line by line.
+  auto packed = [&] { return tiled ? tiles::packed(bits(x), M, K) : nullptr; };
+  share((N + most - 1) / most, packed, [&](int64_t task, const std::unique_ptr<uint16_t[]>& pairs) {
     int64_t begin = task * most, count = std::min(most, N - begin), by_tiles = tiled ? count - count % step : 0;
     std::unique_ptr<float[]> sums(new float[M * count]);
     const T* some = weight + begin * K;
-    if (tiled) tiles::linear(pairs.data(), bits(some), sums.get(), M, K, count, by_tiles);
+    if (tiled) tiles::linear(pairs.get(), bits(some), sums.get(), M, K, count, by_tiles);
     outputs(rows, some, sums.get(), M, K, count, by_tiles, N - begin - count);
     for (int64_t m = 0; m < M; ++m)
       put_all(sums.get() + m * count, bias ? bias + begin : nullptr, y + m * N + begin, count);

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <memory>
 
 #if defined(__linux__) && defined(__AMX_TILE__) && defined(__AMX_BF16__)
 #include <immintrin.h>
@@ -30,8 +30,8 @@ struct alignas(64) Config {
 };
 
 // x (M, K) as the second factor of a product of tiles: pairs of inputs in words, (blocks of rows, K / 2, rows of one).
-static inline std::vector<uint16_t> packed(const uint16_t* x, int64_t M, int64_t K) {
-  std::vector<uint16_t> out(M * K);
+static inline std::unique_ptr<uint16_t[]> packed(const uint16_t* x, int64_t M, int64_t K) {
+  std::unique_ptr<uint16_t[]> out(new uint16_t[M * K]);
   for (int64_t from = 0; from < M; from += ROWS) {
     int64_t rows = M - from < ROWS ? M - from : ROWS;
     for (int64_t m = 0; m < rows; ++m)
@@ -80,7 +80,7 @@ static inline void linear(const uint16_t* x, const uint16_t* weight, float* y, i
 namespace tiles {
 constexpr int64_t OUTPUTS = 16;
 static inline bool serve(int64_t, int64_t) { return false; }
-static inline std::vector<uint16_t> packed(const uint16_t*, int64_t, int64_t) { return {}; }
+static inline std::unique_ptr<uint16_t[]> packed(const uint16_t*, int64_t, int64_t) { return {}; }
 static inline void linear(const uint16_t*, const uint16_t*, float*, int64_t, int64_t, int64_t, int64_t) {}
 }  // namespace tiles
 #endif

@@ -53,7 +53,7 @@ HEADS = ((1, 1), (6, 2), (5, 5))
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 2e-2)], ids=str)
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("size", [4, 16, 24, 32, 40, 64, 72])
+@pytest.mark.parametrize("size", [4, 16, 24, 32, 40, 64, 72, 128])
 def test_attention_of_a_row_is_the_weighted_mean(dtype, bound, size):
     torch.manual_seed(size)
     for length, (heads, kv), sight, sink in itertools.product((1, 130, 300), HEADS, SIGHTS, (False, True)):

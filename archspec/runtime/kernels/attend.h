@@ -13,7 +13,8 @@
 #include "threads.h"
 #include "vectors.h"
 
-constexpr int64_t KEYS = 128;    // keys between two corrections of the running maximum
+template <class T>
+constexpr int64_t KEYS = sizeof(T) == 2 ? 32 : 128;  // keys between two corrections of the running maximum
 constexpr int64_t AHEAD = 2048;  // bytes between what is read and what is asked for
 constexpr int64_t GROUP = 8;     // values that are asked for together
 
@@ -33,39 +34,39 @@ struct Partial {  // a softmax over some of the keys: largest score, sum of weig
   float* values = nullptr;
 };
 
-template <class T>
-struct Rows {  // keys or values of one head
+template <class T, int SIZE>
+struct Rows {  // keys or values of one head; of rows of SIZE, unless that is 0
   const T* data;
-  int64_t stride, size;
+  int64_t stride, length;
+  int64_t size() const { return SIZE ? SIZE : length; }
   const T* at(int64_t t) const { return data + t * stride; }
-  Rows from(int64_t t) const { return {at(t), stride, size}; }
+  Rows from(int64_t t) const { return {at(t), stride, length}; }
 };
 
 // The rows to ask for while those from `t` on are read: of the first `count` of `here`, and then of `next`.
-template <class T>
-static inline Rows<T> coming(int64_t t, const Rows<T>& here, int64_t count, const Rows<T>& next) {
-  t += std::max<int64_t>(1, AHEAD / (here.size * int64_t(sizeof(T))));
+template <class T, int SIZE>
+static inline Rows<T, SIZE> coming(int64_t t, const Rows<T, SIZE>& here, int64_t count, const Rows<T, SIZE>& next) {
+  t += std::max<int64_t>(1, AHEAD / (here.size() * int64_t(sizeof(T))));
   return t < count ? here.from(t) : next.from(t - count);
 }
-template <class T>
-static inline void fetch(const T* row, int64_t size) {
-  for (int64_t i = 0; i < size; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i);
+template <class T, int SIZE>
+static inline void fetch(const Rows<T, SIZE>& rows, int64_t t) {
+  for (int64_t i = 0; i < rows.size(); i += 64 / int64_t(sizeof(T))) __builtin_prefetch(rows.at(t) + i);
 }
 
 // Scores (Q, KEYS) of `count` keys, for Q queries at once.
-template <int Q, class T>
-static inline void dots(float (*scores)[KEYS], const Factor<T>* q, int64_t E, const Rows<T>& keys, int64_t count,
-                        const Rows<T>& next) {
+template <int Q, class T, int SIZE>
+static inline void dots(float (*scores)[KEYS<T>], const Factor<T>* q, int64_t E, const Rows<T, SIZE>& keys,
+                        int64_t count, const Rows<T, SIZE>& next) {
   using P = Product<T>;
   constexpr int AT_ONCE = LANES / Q;
-  int64_t H = keys.size, whole = H / P::STEP * P::STEP;
-  auto key = [&](int64_t t) { return keys.at(std::min(t, count - 1)); };
-  for (int64_t from = 0; from < count; from += AT_ONCE) {
-    Rows<T> soon = coming(from, keys, count, next);
+  int64_t H = keys.size(), whole = H / P::STEP * P::STEP;
+  auto some = [&](int64_t from, auto key) {
+    Rows<T, SIZE> soon = coming(from, keys, count, next);
     Vec sums[Q * AT_ONCE];
 #pragma GCC unroll 16
     for (int t = 0; t < AT_ONCE; ++t) {
-      fetch(soon.at(t), H);
+      fetch(soon, t);
       Vec products[Q] = {};
       for (int64_t h = 0; h < whole; h += P::STEP) {
         auto pack = P::pack(key(from + t) + h);
@@ -74,14 +75,16 @@ static inline void dots(float (*scores)[KEYS], const Factor<T>* q, int64_t E, co
       for (int i = 0; i < Q; ++i) sums[i * AT_ONCE + t] = products[i];
     }
     float totals[LANES];
-    Vec all = sums_of(sums);
-    std::memcpy(totals, &all, sizeof all);
+    store(sums_of(sums), totals);
     for (int i = 0; i < Q; ++i) {
       std::copy_n(totals + i * AT_ONCE, AT_ONCE, scores[i] + from);
       for (int t = 0; t < AT_ONCE; ++t)
         for (int64_t h = whole; h < H; ++h) scores[i][from + t] += one(q[i * E + h]) * one(key(from + t)[h]);
     }
-  }
+  };
+  int64_t from = 0;
+  for (; from + AT_ONCE <= count; from += AT_ONCE) some(from, [&](int64_t t) { return keys.at(t); });
+  if (from < count) some(from, [&](int64_t t) { return keys.at(std::min(t, count - 1)); });
 }
 
 // Sums of values are kept in the order in which their elements come out of registers: of bfloat16, first those in the
@@ -108,30 +111,30 @@ struct Taken<BFloat> {
 };
 
 // out (Q, D) += weights (Q, KEYS) values (count, D).
-template <int Q, class T>
-static inline void add_values(float* const* out, const float (*weights)[KEYS], const Rows<T>& values, int64_t count,
-                              const Rows<T>& next) {
-  constexpr int SIZE = Taken<T>::SIZE, VECS = Taken<T>::VECS, WIDE = LANES == 16 ? 4 / VECS : 2 / VECS;
-  int64_t D = values.size;
+template <int Q, class T, int SIZE>
+static inline void add_values(float* const* out, const float (*weights)[KEYS<T>], const Rows<T, SIZE>& values,
+                              int64_t count, const Rows<T, SIZE>& next) {
+  constexpr int STEP = Taken<T>::SIZE, VECS = Taken<T>::VECS, WIDE = LANES == 16 ? 4 / VECS : 2 / VECS;
+  int64_t D = values.size();
   int64_t d = 0;
   auto step = [&](auto width) {
     constexpr int W = decltype(width)::value;
-    for (; d + W * SIZE <= D; d += W * SIZE) {
+    for (; d + W * STEP <= D; d += W * STEP) {
       Vec sums[Q][W * VECS];
       for (int i = 0; i < Q; ++i)
         for (int j = 0; j < W * VECS; ++j) sums[i][j] = load(out[i] + d + j * LANES);
       for (int64_t from = 0; from < count; from += GROUP) {
-        Rows<T> soon = coming(from, values, count, next);
+        Rows<T, SIZE> soon = coming(from, values, count, next);
         for (int64_t t = from; t < std::min(count, from + GROUP); ++t) {
-          if (d == 0) fetch(soon.at(t - from), D);
+          if (d == 0) fetch(soon, t - from);
           Vec taken[W * VECS];
-          for (int j = 0; j < W; ++j) Taken<T>::take(values.at(t) + d + j * SIZE, taken + j * VECS);
+          for (int j = 0; j < W; ++j) Taken<T>::take(values.at(t) + d + j * STEP, taken + j * VECS);
           for (int i = 0; i < Q; ++i)
             for (int j = 0; j < W * VECS; ++j) sums[i][j] += weights[i][t] * taken[j];
         }
       }
       for (int i = 0; i < Q; ++i)
-        for (int j = 0; j < W * VECS; ++j) std::memcpy(out[i] + d + j * LANES, &sums[i][j], sizeof(Vec));
+        for (int j = 0; j < W * VECS; ++j) store(sums[i][j], out[i] + d + j * LANES);
     }
   };
   step(std::integral_constant<int, WIDE>{});
@@ -156,30 +159,28 @@ static inline void give_values(const float* sums, T* out, int64_t D) {
 
 struct Scoring {
   float scale, softcap;
-  // Of KEYS products, in place; tanh(y) = 1 - 2 / (exp(2 y) + 1).
-  void apply(float* scores) const {
-    for (int64_t t = 0; t < KEYS; t += LANES) {
+  // Of `count` products, in place; tanh(y) = 1 - 2 / (exp(2 y) + 1).
+  void apply(float* scores, int64_t count) const {
+    for (int64_t t = 0; t < count; t += LANES) {
       Vec y = load(scores + t) * scale;
       if (softcap > 0) y /= softcap, y = softcap * (1.0f - 2.0f / (exponential(y + y) + 1.0f));
-      std::memcpy(scores + t, &y, sizeof y);
+      store(y, scores + t);
     }
   }
 };
 
-template <class T>
+template <class T, int SIZE>
 struct Head {  // keys and values of one kv head
-  Rows<T> keys, values;
-  Head from(int64_t t) const {
-    return {{keys.at(t), keys.stride, keys.size}, {values.at(t), values.stride, values.size}};
-  }
+  Rows<T, SIZE> keys, values;
+  Head from(int64_t t) const { return {keys.from(t), values.from(t)}; }
 };
 
 // One block of keys for Q queries that share them. `q` is (Q, E): with E = 2 H the second half of a query is for sinks.
-template <int Q, class T>
-static void attend_block(const Factor<T>* q, int64_t E, const Head<T>& head, int64_t count, const float* hidden,
-                         const bool* is_sink, const Scoring& scoring, Partial* parts, const Rows<T>& after) {
-  alignas(64) float scores[Q][KEYS] = {};
-  int64_t H = head.keys.size;
+template <int Q, class T, int SIZE>
+static void attend_block(const Factor<T>* q, int64_t E, const Head<T, SIZE>& head, int64_t count, const float* hidden,
+                         const bool* is_sink, const Scoring& scoring, Partial* parts, const Rows<T, SIZE>& after) {
+  alignas(64) float scores[Q][KEYS<T>] = {};
+  int64_t H = head.keys.size();
   dots<Q>(scores, q, E, head.keys, count, head.values);
   if (E > H)
     for (int64_t t = 0; t < count; ++t)
@@ -191,43 +192,42 @@ static void attend_block(const Factor<T>* q, int64_t E, const Head<T>& head, int
   float* out[Q];
   for (int i = 0; i < Q; ++i) {
     Partial& part = parts[i];
-    float most = part.most;
-    scoring.apply(scores[i]);
-    Vec top = Vec{} + most;
-    for (int64_t t = 0; t < KEYS; t += LANES) {
+    scoring.apply(scores[i], KEYS<T>);
+    Vec top = Vec{} + part.most;
+    for (int64_t t = 0; t < KEYS<T>; t += LANES) {
       Vec seen = load(scores[i] + t) + load(hidden + t);
-      std::memcpy(scores[i] + t, &seen, sizeof seen);
+      store(seen, scores[i] + t);
       top = seen > top ? seen : top;
     }
-    for (int lane = 0; lane < LANES; ++lane) most = std::max(most, top[lane]);
-    float shrink = std::exp(part.most - most);
+    float largest = most(top), shrink = exponential(Vec{} + (part.most - largest))[0];
     if (shrink != 1)
-      for (int64_t d = 0; d < head.values.size; ++d) part.values[d] *= shrink;
+      for (int64_t d = 0; d < head.values.size(); ++d) part.values[d] *= shrink;
     Vec total = {};
-    for (int64_t t = 0; t < KEYS; t += LANES) {
-      Vec weights = exponential(load(scores[i] + t) - most);
-      std::memcpy(scores[i] + t, &weights, sizeof weights);
+    for (int64_t t = 0; t < KEYS<T>; t += LANES) {
+      Vec weights = exponential(load(scores[i] + t) - largest);
+      store(weights, scores[i] + t);
       total += weights;
     }
-    part.total = part.total * shrink + sum(total), part.most = most;
+    part.total = part.total * shrink + sum(total), part.most = largest;
     out[i] = part.values;
   }
   add_values<Q>(out, scores, head.values, count, after);
 }
 
 // Keys `begin` to `end` of one kv head, for the G queries that read it. `hidden` holds 0 where a key is seen.
-template <class T>
-static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T>& head, int64_t begin, int64_t end,
-                        const float* hidden, const bool* is_sink, const Scoring& scoring, Partial* parts,
-                        const Rows<T>& after) {
-  for (int64_t from = begin; from < end; from += KEYS) {
-    int64_t count = std::min(KEYS, end - from);
+template <class T, int SIZE>
+static void attend_keys(const Factor<T>* q, int64_t E, int64_t G, const Head<T, SIZE>& head, int64_t begin,
+                        int64_t end, const float* hidden, const bool* is_sink, const Scoring& scoring, Partial* parts,
+                        const Rows<T, SIZE>& after) {
+  for (int64_t from = begin; from < end; from += KEYS<T>) {
+    int64_t count = std::min(KEYS<T>, end - from);
     if (std::all_of(hidden + from, hidden + from + count, [](float x) { return x == NONE; })) continue;
-    alignas(64) float here[KEYS];
-    std::fill(std::copy_n(hidden + from, count, here), here + KEYS, NONE);
+    alignas(64) float here[KEYS<T>];
+    std::fill(std::copy_n(hidden + from, count, here), here + KEYS<T>, NONE);
+    Rows<T, SIZE> next = end - from > KEYS<T> ? head.keys.from(from + KEYS<T>) : after;
     auto block = [&](auto queries, int64_t g) {
-      attend_block<decltype(queries)::value, T>(q + g * E, E, head.from(from), count, here, is_sink + from, scoring,
-                                                parts + g, end - from > KEYS ? head.keys.from(from + KEYS) : after);
+      attend_block<decltype(queries)::value, T, SIZE>(q + g * E, E, head.from(from), count, here, is_sink + from,
+                                                      scoring, parts + g, next);
     };
     int64_t g = 0;
     for (; g + 4 <= G; g += 4) block(std::integral_constant<int, 4>{}, g);
@@ -269,8 +269,8 @@ struct Attend {
   double scale, softcap;  // softcap: 0 without
 };
 
-template <class T>
-static void attend(const Attend& given) {
+template <class T, int SIZE>
+static void attend_sized(const Attend& given) {
   int64_t B = given.B, N = given.N, E = given.E, K = given.K, T_ = given.T, H = given.H, D = given.D, G = N / K;
   const T *k = static_cast<const T*>(given.keys), *v = static_cast<const T*>(given.values);
   const T* sink_logits = static_cast<const T*>(given.sink_logits);
@@ -295,7 +295,8 @@ static void attend(const Attend& given) {
   int64_t live = T_;  // behind these nothing is seen yet
   while (live > 1 && !seen_by_any(live - 1)) --live;
   int64_t threads = torch::stable::get_num_threads();
-  int64_t splits = std::clamp<int64_t>(B * K >= threads ? 1 : threads / (B * K), 1, std::max<int64_t>(1, live / KEYS));
+  int64_t most_splits = std::max<int64_t>(1, live / KEYS<T>);
+  int64_t splits = std::clamp<int64_t>(B * K >= threads ? 1 : threads / (B * K), 1, most_splits);
   int64_t size = (live + splits - 1) / splits, tasks = B * K * splits;
   std::vector<float> sums(tasks * G * D);
   std::vector<Partial> parts(tasks * G);
@@ -304,7 +305,7 @@ static void attend(const Attend& given) {
   auto head_of = [&](int64_t task) {
     int64_t b = task / (K * splits), head = task / splits % K;
     const int64_t *ks = given.k_strides, *vs = given.v_strides;
-    return Head<T>{{k + b * ks[0] + head * ks[1], ks[2], H}, {v + b * vs[0] + head * vs[1], vs[2], D}};
+    return Head<T, SIZE>{{k + b * ks[0] + head * ks[1], ks[2], H}, {v + b * vs[0] + head * vs[1], vs[2], D}};
   };
   T* o = static_cast<T*>(given.out);
   auto join_head = [&](int64_t head) {  // of all heads of all sequences
@@ -322,4 +323,11 @@ static void attend(const Attend& given) {
     if (splits == 1) join_head(task);
   });
   for (int64_t head = 0; splits > 1 && head < B * K; ++head) join_head(head);
+}
+
+template <class T>
+void attend(const Attend& given) {
+  if (given.H == 64 && given.D == 64) return attend_sized<T, 64>(given);
+  if (given.H == 128 && given.D == 128) return attend_sized<T, 128>(given);
+  attend_sized<T, 0>(given);
 }

@@ -11,7 +11,7 @@ import torch
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-FLAGS = ["-O3", "-std=c++20", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-std=c++20", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 LIBRARIES = ["-ltorch_cpu", "-lc10"]
 
 
@@ -19,42 +19,50 @@ class KernelBuildError(RuntimeError):
     """There is no C++ compiler here, or it refused the kernels."""
 
 
-def build(source: Path) -> Path:
-    """The shared library made of `source` and the headers beside it, from disk where it was made before.
+def build(folder: Path, name: str) -> Path:
+    """The shared library made of the C++ files in `folder`, from disk where it was made before.
 
     Effects: writes into inductor's cache folder; two processes that build at once both write, and the last one wins.
     Errors: KernelBuildError.
     """
     native = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
-    root = Path(torch.__file__).parent
-    includes = [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
     try:
         compiler = get_cpp_compiler()
     except Exception as error:  # inductor's own exceptions differ from version to version
         raise KernelBuildError(f"no C++ compiler: {error}") from error
-    command = [compiler, *FLAGS, native, *includes, str(source), f"-L{root / 'lib'}", *LIBRARIES]
     made = " ".join((torch.__version__, platform.machine(), processor(), compiler, *FLAGS))
-    texts = [path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h")))]
+    sources = sorted(folder.glob("*.cpp"))
+    texts = [path.read_bytes() for path in (*sources, *sorted(folder.glob("*.h")))]
     key = hashlib.sha256(b"".join((made.encode(), *texts))).hexdigest()[:16]
-    target = Path(cache_dir()) / "archspec" / f"{source.stem}_{key}.so"
+    target = Path(cache_dir()) / "archspec" / f"{name}_{key}.so"
     if not target.exists():
-        _run(command, target)
+        try:
+            _compile([compiler, *FLAGS, native], sources, target)
+        except OSError as error:
+            raise KernelBuildError(f"{compiler} could not be run: {error}") from error
     return target
 
 
-def _run(command: list[str], target: Path) -> None:
+def _compile(command: list[str], sources: list[Path], target: Path) -> None:
+    """Every file by a process of its own, and then all of them into `target`."""
+    root = Path(torch.__file__).parent
+    includes = [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=target.parent, suffix=".so")
-    os.close(handle)
-    try:
-        done = subprocess.run([*command, "-o", beside], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise KernelBuildError(f"{command[0]} could not build {target.name}:\n{done.stderr[-2000:]}")
-        os.replace(beside, target)
-    except OSError as error:
-        raise KernelBuildError(f"{command[0]} could not be run: {error}") from error
-    finally:
-        Path(beside).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        objects = {source: str(Path(folder, f"{source.stem}.o")) for source in sources}
+        library = Path(folder, target.name)
+        _run([[*command, *includes, "-c", str(source), "-o", made] for source, made in objects.items()])
+        _run([[*command, "-shared", *objects.values(), f"-L{root / 'lib'}", *LIBRARIES, "-o", str(library)]])
+        os.replace(library, target)
+
+
+def _run(commands: list[list[str]]) -> None:
+    """All at once."""
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    done = [(process.communicate()[1], process.returncode) for process in running]
+    for (complaint, code), command in zip(done, commands, strict=True):
+        if code != 0:
+            raise KernelBuildError(f"{command[0]} could not build {command[-1]}:\n{complaint[-2000:]}")
 
 
 def processor() -> str:

@@ -16,6 +16,10 @@
 
 using torch::stable::Tensor;
 
+// In files of their own, which are compiled at the same time.
+extern template void attend<float>(const Attend&);
+extern template void attend<BFloat>(const Attend&);
+
 // ---- what torch sees ----
 
 template <class Call>

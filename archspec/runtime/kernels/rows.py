@@ -1,4 +1,4 @@
-"""Linear maps and attention of a few rows on a CPU, as a decode step has them (`rows.cpp`).
+"""Linear maps and attention of a few rows on a CPU, as a decode step has them (`linear.h`, `attend.h`).
 
 A step is bound by the bytes of weights and caches that it reads. These read them once, in the layout in which a model
 holds them anyway, at the speed of memory; libraries' matrix products for many rows do not, or want a packed copy of
@@ -24,7 +24,7 @@ MOST_ROWS = {torch.float32: 32, torch.bfloat16: 32 if HAS_TILES else 8}
 """Rows up to which `linear` is faster than torch's: beyond, arithmetic is what it waits for (docs/benchmarks)."""
 
 
-SOURCE = Path(__file__).with_name("rows.cpp")
+FOLDER = Path(__file__).parent
 _given: list[Path] = []
 """Libraries to load instead of building one."""
 
@@ -33,7 +33,7 @@ def library() -> Path | None:
     """The library that is loaded; None if there is none."""
     if not load_rows():
         return None
-    return _given[-1] if _given else build(SOURCE)
+    return _given[-1] if _given else build(FOLDER, "rows")
 
 
 def use_library(path: Path) -> None:
@@ -54,7 +54,7 @@ def use_library(path: Path) -> None:
 def load_rows() -> bool:
     """Build and load the kernels if need be; whether they are there. Effects: a warning, once, if they are not."""
     try:
-        torch.ops.load_library(str(_given[-1] if _given else build(SOURCE)))
+        torch.ops.load_library(str(_given[-1] if _given else build(FOLDER, "rows")))
     except (KernelBuildError, OSError) as error:
         warnings.warn(f"decoding goes on without its own kernels: {error}", stacklevel=2)
         return False

@@ -20,7 +20,7 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 
-typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint16_t Half __attribute__((vector_size(LANES * 2), aligned(2)));
 typedef uint32_t Word __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int32_t Int __attribute__((vector_size(LANES * 4), aligned(4)));
@@ -36,7 +36,7 @@ static inline Vec load(const BFloat* p) {
   std::memcpy(&out, &wide, sizeof out);
   return out;
 }
-static inline void store(Vec v, float* p) { std::memcpy(p, &v, sizeof v); }
+static inline void store(Vec v, float* p) { *reinterpret_cast<Vec*>(p) = v; }
 static inline Word rounded(Vec v) {  // to bfloat16, to nearest, ties to even
   Word wide;
   std::memcpy(&wide, &v, sizeof wide);
@@ -78,6 +78,14 @@ static inline __attribute__((always_inline)) Vec sums_of(Vec* v) {
     v[j] = chosen(v[j], v[j + HALF], lanes, [](int i) constexpr { return i & HALF ? LANES + i : i; }) +
            chosen(v[j], v[j + HALF], lanes, [](int i) constexpr { return i & HALF ? LANES + i - HALF : i + HALF; });
   if constexpr (HALF > 1) return sums_of<HALF / 2>(v);
+  return v[0];
+}
+
+template <int HALF = LANES / 2>
+static inline float most(Vec v) {
+  Vec other = chosen(v, v, std::make_integer_sequence<int, LANES>(), [](int i) constexpr { return i ^ HALF; });
+  v = other > v ? other : v;
+  if constexpr (HALF > 1) return most<HALF / 2>(v);
   return v[0];
 }
 

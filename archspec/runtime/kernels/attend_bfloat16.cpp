@@ -1,0 +1,3 @@
+#include "attend.h"
+
+template void attend<BFloat>(const Attend&);

@@ -1,0 +1,3 @@
+#include "attend.h"
+
+template void attend<float>(const Attend&);

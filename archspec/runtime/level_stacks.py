@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.levels_plan import LevelsPlan
+from archspec.runtime import kernels
 from archspec.runtime.attention import Backend
 from archspec.runtime.compiling import Caller
 from archspec.runtime.linear import Linear
@@ -44,6 +45,11 @@ class TokenStack(Network):
         Source: `expansion_layer` of itsnamgyu/block-transformer, a convolution of kernel 1.
         """
         return self.expansion(context_BD).unflatten(-1, (self.num_context, -1))
+
+    def takes_singly(self, x_BSD: Tensor) -> bool:
+        """Whether so few rows are taken up faster one after the other, by kernels that read every weight once a row."""
+        few = x_BSD.shape[1] <= 2 and not self.plan.groups  # a group's passes over several rows have other numbers
+        return few and self.row_kernels and kernels.serves(x_BSD) and x_BSD.shape[0] <= kernels.MOST_ROWS[x_BSD.dtype]
 
     def embedded(self, ids_BS: Tensor) -> Tensor:
         rows = self.embed(ids_BS)  # type: ignore[misc]

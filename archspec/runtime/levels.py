@@ -240,11 +240,17 @@ class LevelsModel(Decoder):
         cache.begin_block()
         stack = self.tokens
         first_BSD, expanded_BCD = stack.call(begin_blocks, "", stack, context_BD)
-        parts = first_BSD.split(1 if mode.one_by_one else first_BSD.shape[1], dim=1)
-        for part in parts:
-            phase = mode.phase if part.shape[1] > 1 else "decode"
-            out = stack.run(phase, part, cache.tokens, chooser=mode.chooser if part is parts[-1] else None)
-            cache.tokens.advance(part.shape[1])
+        singly = mode.one_by_one or stack.takes_singly(first_BSD)
+        *before, last = first_BSD.split(1 if singly else first_BSD.shape[1], dim=1)
+        for part in before:
+            if mode.one_by_one:
+                stack.run("decode", part, cache.tokens)
+                cache.tokens.advance(1)
+            else:
+                stack.fill(part, cache.tokens, early_exit=mode.phase != "prefill in full")
+        phase = mode.phase if last.shape[1] > 1 else "decode"
+        out = stack.run(phase, last, cache.tokens, chooser=mode.chooser)
+        cache.tokens.advance(last.shape[1])
         cache.expanded = expanded_BCD if self.plan.take == "summation" else None
         return out[:, -1] if mode.chooser is None else out
 

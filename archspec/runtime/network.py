@@ -133,10 +133,20 @@ class Network(nn.Module):
 
         Effects: as of `run`, and `cache` advances.
         """
-        with self.call.settings():
-            x_BSD, run = self.begin(inputs, cache, cache.pad_lens_B)
-            run.steps(self._fills[early_exit], x_BSD)
+        given = Given(inputs, cache.pad_lens_B)
+        if inputs.shape[1] == 1 and self.kept_steps is not None:
+            self.kept_steps.run(
+                lambda given: self._filled(cache, early_exit, given), ("fill", early_exit), given, cache
+            )
+        else:
+            self._filled(cache, early_exit, given)
         cache.advance(inputs.shape[1])
+
+    def _filled(self, cache: Cache, early_exit: bool, given: Given) -> Tensor:
+        """What left the last layer that a fill executes."""
+        with self.call.settings():
+            x_BSD, run = self.begin(given.inputs, cache, given.pad_lens)
+            return run.steps(self._fills[early_exit], x_BSD)
 
     def _decode(self, cache: Cache, chooser: Chooser | None, given: Given) -> Tensor:
         """What is kept of a decode step."""

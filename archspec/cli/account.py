@@ -1,6 +1,7 @@
 """`archspec compile --explain`: dynamo's account as a table, or for programs."""
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ def print_account(model: "AnyModel", as_json: bool, training: bool) -> None:
         if phase in phases:
             names = [f"{level} {layer}".strip() for layer in layers]
             print(f"{phase}, {served_text(names)}: {backend}, {reason}")
+    for tape in made.tapes:
+        print(f"decode step{f' of {tape.stack}' if tape.stack else ''}: {tape.calls} calls, {tape.launches} kernels")
+        for why, number in Counter(tape.unwatched).items():
+            print(f"  {number} of the calls are whole graphs: {why}")
     for row in made.rows:
         for why in row.recompiles:
             print(f"recompiled in {row.phase}, {row.unit}: {' '.join(why.split())}")

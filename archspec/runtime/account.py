@@ -11,6 +11,7 @@ from torch._dynamo.utils import clear_compilation_metrics, counters, get_compila
 
 from archspec.runtime.build import AnyModel
 from archspec.runtime.compiling import Caller
+from archspec.runtime.decode_tapes import DecodeTapes
 from archspec.runtime.explaining import Explained, explain
 from archspec.runtime.levels import LevelsModel
 from archspec.runtime.network import Network
@@ -41,12 +42,26 @@ class Compiled:
 
 
 @dataclass(frozen=True)
+class Tape:
+    """What a stack plays a decode step from."""
+
+    stack: str
+    calls: int
+    launches: int
+    """Kernels that the calls launch."""
+    unwatched: tuple[str, ...]
+    """Why compiled graphs are called as they are instead."""
+
+
+@dataclass(frozen=True)
 class Account:
     """Of a prefill, decode steps and, if asked for, a training step, in a process that had compiled nothing."""
 
     backends: tuple[Explained, ...]
     """Of all layers with a mixer, and why; with two levels those of blocks first."""
     rows: tuple[Compiled, ...]
+    tapes: tuple[Tape, ...]
+    """Of stacks on a CPU."""
     cache_hits: int
     """Graphs whose code came from inductor's cache on disk."""
     cache_misses: int
@@ -127,9 +142,18 @@ def account(model: AnyModel, training: bool = False) -> Account:
     return Account(
         tuple(explained for stack in stacks for explained in _explained(model, stack)),
         tuple(accountant.rows.values()),
+        tuple(_tapes(model)),
         inductor["fxgraph_cache_hit"],
         inductor["fxgraph_cache_miss"],
     )
+
+
+def _tapes(model: AnyModel) -> Iterator[Tape]:
+    for path, module in model.named_modules():
+        kept = module.kept_steps if isinstance(module, Network) else None
+        if isinstance(kept, DecodeTapes) and kept.latest is not None:
+            tape = kept.latest
+            yield Tape(path, len(tape.calls), tape.num_launches, tape.unwatched)
 
 
 def _explained(model: AnyModel, stack: Network) -> Iterator[Explained]:

@@ -22,6 +22,8 @@ class DecodeTapes:
         self.failure: str | None = None
         """Why no tape is made any more."""
         self.num_recorded = self.num_played = 0
+        self.latest: Tape | None = None
+        """The tape that was made last."""
         # A tuple: the stack is no child of what it has.
         self._stack: tuple[nn.Module] = (stack,)
         self._structure: Structure | None = None
@@ -36,6 +38,7 @@ class DecodeTapes:
         """Drop all tapes: weights are about to move."""
         self._caches.clear()
         self._buffers.clear()
+        self.latest = None
         self._structure = None
 
     def run(self, step: Step, kind: object, given: Given, cache: Cache) -> Tensor:
@@ -49,7 +52,7 @@ class DecodeTapes:
             self.forget()
             self._structure = Structure(self._stack[0])
             if not self._structure.known:
-                self.failure = "there are modules of others in the stack"
+                self.failure = "there are modules or tensors of others in the stack"
                 return step(given)
         tapes = self._caches.setdefault(cache, {})
         # Graphs are compiled for a number of threads. Nothing is stored before the first position.
@@ -64,7 +67,7 @@ class DecodeTapes:
         if tape is None:
             self.failure = recorder.failure
             return out
-        self.num_recorded += 1
+        self.num_recorded, self.latest = self.num_recorded + 1, tape
         while len(tapes) >= MOST_TAPES:
             del tapes[next(iter(tapes))]
         tapes[key] = tape

@@ -65,6 +65,7 @@ class Launches:
         """Words that are another address every time: which one, of which register of a tape, how many bytes on."""
         self.held: list[Tensor] = []
         """Whose addresses the other words are."""
+        self.count = 0
 
     def extend(self, others: "Launches") -> None:
         """Effects: the kernels of `others` follow."""
@@ -72,6 +73,7 @@ class Launches:
         self.words += others.words
         self.given += [(behind + word, register, offset) for word, register, offset in others.given]
         self.held += others.held
+        self.count += others.count
 
     def player(self) -> tuple["Player", tuple[int, ...]]:
         """What runs them, given registers, and which ones."""
@@ -127,6 +129,7 @@ class Watch(TorchDispatchMode):
     def note(self, address: int, words: Iterable[launching.Given], by_address: bool = False) -> None:
         """A kernel that is called."""
         words, launches = list(words), self.launches
+        launches.count += 1
         launches.words += [address, -len(words) if by_address else len(words)]
         for word in words:
             if isinstance(word, Tensor):

@@ -45,6 +45,10 @@ class Tape(NamedTuple):
     calls: list[_Call]
     num_registers: int
     result: int
+    num_launches: int
+    """Kernels that some of the calls launch."""
+    unwatched: tuple[str, ...]
+    """Why graphs are called as they are."""
 
     def play(self, given: list[Tensor]) -> Tensor:
         """The output of the step for other inputs. Effects: those of the step."""
@@ -155,6 +159,7 @@ class Recorder(TorchDispatchMode):
             self.failure = self.failure or "the step returns what it did not compute"
         if self.failure is not None or register is None:
             return None
+        num_launches = sum(call.count for call in self._calls if isinstance(call, Launches))
         calls = list(_runs(self._calls))
         last: dict[int, _Call] = {}
         for call in calls:
@@ -162,7 +167,7 @@ class Recorder(TorchDispatchMode):
         for number, call in last.items():
             if number != register:
                 call.dead.append(number)
-        return Tape(calls, len(self._registers), register)
+        return Tape(calls, len(self._registers), register, num_launches, tuple(self.unwatched))
 
 
 def _clone(args: list[Any]) -> Tensor:
@@ -228,10 +233,13 @@ class Structure:
             held for module in modules for held in (module._modules, module._parameters, module._buffers) if held
         ]
         self._parts = list(self._now())
-        self._tensors = [part for part in self._parts if isinstance(part, Tensor)]
-        self._addresses = list(map(Tensor.data_ptr, self._tensors))
-        self.known = all(type(module).__module__.split(".")[0] in ("archspec", "torch") for module in modules)
-        """No module of others is among them, which may compute something else from one step to the next."""
+        tensors = [part for part in self._parts if isinstance(part, Tensor)]
+        plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+        self._tensors = tensors if plain else []
+        self._addresses = self._where()
+        self.known = plain and all(type(m).__module__.split(".")[0] in ("archspec", "torch") for m in modules)
+        """No module of others is among them, which may compute something else from one step to the next, and no tensor
+        of another kind, which has its numbers elsewhere."""
 
     def _now(self) -> Iterator[object]:
         """What is held, and an end, so that one more or one less is seen."""
@@ -239,5 +247,8 @@ class Structure:
 
     def holds(self) -> bool:
         """Whether everything is still in its place."""
-        same = all(map(is_, self._now(), self._parts))
-        return same and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
+        return all(map(is_, self._now(), self._parts)) and self._where() == self._addresses
+
+    def _where(self) -> list[int]:
+        """Addresses of the tensors."""
+        return [tensor.data_ptr() for tensor in self._tensors]

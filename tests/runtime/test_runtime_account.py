@@ -73,6 +73,7 @@ def test_account_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"own_layer +layers 1-7 \(7\) +1 +0 +\d+ +0 ", shown)
     assert re.search(r"^decode, layers 1-8 \(8\): (cpu|sdpa), ", shown, re.MULTILINE)
     assert re.search(r"^prefill, layer 8: (cpu|sdpa), last position only, a single row ", shown, re.MULTILINE)
+    assert re.search(r"^decode step: \d+ calls, 0 kernels$", shown, re.MULTILINE)
     # None of these was run, but a long prompt has them.
     assert re.search(r"^prefill, later chunks, layers 1-7 \(7\): (cpu|sdpa), past: ", shown, re.MULTILINE)
     assert "recompiled" not in shown

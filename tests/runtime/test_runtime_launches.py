@@ -42,6 +42,8 @@ def test_outputs_are_kept_and_caches_do_not_meet(models):
         close(torch.stack(found[batch], dim=1), plain(ids))
         # The row of tokens, twice; every graph; a copy of what comes out.
         assert max(calls_of(model, caches[batch])) == 4
+    assert model.kept_steps.latest.num_launches > 10 * len(model.layers)
+    assert model.kept_steps.latest.unwatched == ()
 
 
 @torch.no_grad()
@@ -52,6 +54,7 @@ def test_more_rows_than_the_kernels_take(models):
     found = torch.stack([model.decode(ids[:, t], cache) for t in range(6)], dim=1)
     close(found, plain(ids))
     assert max(calls_of(model, cache)) > 4
+    assert "it calls aten.mm.out" in model.kept_steps.latest.unwatched
 
 
 @torch.no_grad()

@@ -152,6 +152,10 @@ class Doubled(torch.nn.Module):
         return 2 * self.inner(x)
 
 
+class Other(torch.Tensor):
+    """What may have its numbers anywhere."""
+
+
 CHANGES = {
     "a parameter": lambda m: setattr(m.layers[0].ffn.up_proj, "weight", torch.nn.Parameter(torch.ones(48, 32))),
     "a module of torch": lambda m: setattr(m, "norm", torch.nn.Identity()),
@@ -159,6 +163,9 @@ CHANGES = {
     "numbers in place": lambda m: m.norm.weight.mul_(3),
     "weights assigned": lambda m: m.load_state_dict({k: 2 * v for k, v in m.state_dict().items()}, assign=True),
     "moved": lambda m: m.double().float(),
+    "a tensor of others": lambda m: setattr(
+        m.norm, "weight", torch.nn.Parameter(torch.full((32,), 3.0).as_subclass(Other))
+    ),
     "memory of a parameter": lambda m: setattr(m.norm.weight, "data", 3 * m.norm.weight.data),
 }
 

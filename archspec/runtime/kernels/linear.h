@@ -39,17 +39,18 @@ static inline __attribute__((always_inline)) void products(
     }
 }
 
+// `products` of M rows, up to MOST.
+template <int MOST, int R, class T>
+static inline void products_of(int64_t M, const Factor<T>* x, const T* weight, float* y, int64_t K, int64_t N,
+                               bool fetch) {
+  if (M == MOST) return products<MOST, R>(x, weight, y, K, N, fetch);
+  if constexpr (MOST > 1) products_of<MOST - 1, R>(M, x, weight, y, K, N, fetch);
+}
+
 template <int R, class T>
 static void some_outputs(const Factor<T>* x, const T* weight, float* y, int64_t M, int64_t K, int64_t N, bool fetch) {
-  int64_t m = 0;
-  auto blocks = [&](auto size) {
-    constexpr int rows = decltype(size)::value;
-    for (; M - m >= rows; m += rows) products<rows, R>(x + m * K, weight, y + m * N, K, N, fetch && m == 0);
-  };
-  blocks(std::integral_constant<int, MANY>{});
-  blocks(std::integral_constant<int, 4>{});
-  blocks(std::integral_constant<int, 2>{});
-  blocks(std::integral_constant<int, 1>{});
+  for (int64_t m = 0; m < M; m += MANY)
+    products_of<MANY, R>(std::min<int64_t>(MANY, M - m), x + m * K, weight, y + m * N, K, N, fetch && m == 0);
 }
 
 // y (M, N) for outputs `begin` to N, of which `more` follow in the weight.

@@ -66,7 +66,7 @@ distclean: clean ## remove caches, build output and .venv
 	@rm -rf $(VENV)
 
 # Redone only when one of these files changes. The build backend comes first so that the build
-# of archspec itself uses the pinned one too.
+# of archspec itself uses the pinned one too; setuptools because some dependencies come as source only.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 	  echo "setup: $(PYTHON) not found; install Python 3.11 or newer, or name one: make setup PYTHON=python3.12" >&2; exit 1; }
@@ -78,7 +78,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	  echo "setup: making $(VENV) with $$($(PYTHON) -V 2>&1)"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	@echo "setup: installing the build backend"
-	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) hatchling editables setuptools
 	@echo "setup: installing archspec, torch and the development tools (this can take a few minutes)"
 	@$(PIP_INSTALL) --no-build-isolation -e '.[torch,hf,lsp,plot,dev]'
 	@$(PY) -m compileall -q archspec  # an editable install does not: without it, the first command compiles all it runs

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__AVX512BF16__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -31,10 +31,25 @@ struct BFloat {
 
 static inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 static inline Vec load(const BFloat* p) {
-  Word wide = __builtin_convertvector(*reinterpret_cast<const Half*>(p), Word) << 16;
+#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC makes five instructions of the conversion
+  Word wide = Word(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#else
+  Word wide = __builtin_convertvector(*reinterpret_cast<const Half*>(p), Word);
+#endif
+  wide <<= 16;
   Vec out;
   std::memcpy(&out, &wide, sizeof out);
   return out;
+}
+// `pack`, which is not to be read from memory again each time that it is used.
+template <class Pack>
+static inline Pack in_register(Pack pack) {
+#if defined(__x86_64__)
+  asm("" : "+v"(pack));
+#elif defined(__aarch64__)
+  asm("" : "+w"(pack));
+#endif
+  return pack;
 }
 static inline void store(Vec v, float* p) { *reinterpret_cast<Vec*>(p) = v; }
 static inline Word rounded(Vec v) {  // to bfloat16, to nearest, ties to even

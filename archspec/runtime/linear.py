@@ -7,7 +7,7 @@ from archspec.runtime import kernels
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that takes single positions through the kernels for few rows, once `row_kernels` says so."""
+    """`nn.Linear` that is computed by `kernels`, once `row_kernels` says so."""
 
     row_kernels = False
 
@@ -17,6 +17,7 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, row_kernels: bool) -> Tensor:
     """x weight^T + bias. Shapes: x (B, S, inputs), weight (outputs, inputs)."""
-    if row_kernels and x.ndim == 3 and x.shape[1] == 1 and kernels.serves(x):
-        return kernels.linear(x, weight, bias)
-    return F.linear(x, weight, bias)
+    if not (row_kernels and kernels.serves(x)):
+        return F.linear(x, weight, bias)
+    single = x.ndim == 3 and x.shape[1] == 1
+    return kernels.linear(x, weight, bias) if single else kernels.linear_of_many(x, weight, bias)

@@ -7,6 +7,8 @@ import torch
 
 from archspec.runtime import kernels
 from archspec.runtime.attention import Scoring, Sight, Visibility
+from archspec.runtime.kernels import rows
+from archspec.runtime.linear import linear
 from archspec.runtime.pages import use_large_pages
 
 if not kernels.load_rows():
@@ -21,12 +23,27 @@ OUTPUTS = (1, 2, 3, 15, 16, 17, 47)
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_is_the_product(dtype, bound, bias):
     torch.manual_seed(0)
-    for rows, inputs, outputs in itertools.product(ROWS, INPUTS, OUTPUTS):
-        x, weight = torch.randn(rows, 1, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
+    for num, inputs, outputs in itertools.product(ROWS, INPUTS, OUTPUTS):
+        x, weight = torch.randn(num, 1, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
         b = torch.randn(outputs, dtype=dtype) if bias else None
         expected = torch.nn.functional.linear(x.double(), weight.double(), None if b is None else b.double())
         error = (kernels.linear(x, weight, b).double() - expected).abs() / (1 + expected.abs())
-        assert error.max() < bound, (rows, inputs, outputs)
+        assert error.max() < bound, (num, inputs, outputs)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(70, 1), (2, 3), (1, 40)])
+def test_linear_of_many_rows_whether_torch_is_fast_at_bfloat16_or_not(monkeypatch, native, bias, shape):
+    monkeypatch.setattr(rows, "TORCH_HAS_BFLOAT16", native)
+    torch.manual_seed(0)
+    x, weight = torch.randn(*shape, 33, dtype=torch.bfloat16), torch.randn(17, 33, dtype=torch.bfloat16)
+    b = torch.randn(17, dtype=torch.bfloat16) if bias else None
+    expected = torch.nn.functional.linear(x.double(), weight.double(), None if b is None else b.double())
+    with torch.no_grad():
+        found = linear(x, weight, b, row_kernels=True)
+    assert found.dtype == torch.bfloat16
+    assert ((found.double() - expected).abs() / (1 + expected.abs())).max() < 4e-3
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ struct Taken<BFloat> {
 template <int Q, class T, int SIZE>
 static inline void add_values(float* const* out, const float (*weights)[KEYS<T>], const Rows<T, SIZE>& values,
                               int64_t count, const Rows<T, SIZE>& next) {
-  constexpr int STEP = Taken<T>::SIZE, VECS = Taken<T>::VECS, WIDE = LANES == 16 ? 4 / VECS : 2 / VECS;
+  constexpr int STEP = Taken<T>::SIZE, VECS = Taken<T>::VECS, WIDE = LANES == 16 ? 4 / VECS : 8 / VECS / Q;
   int64_t D = values.size();
   int64_t d = 0;
   auto step = [&](auto width) {

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from archspec.runtime.attention import Scoring, Visibility
 
 HAS_TILES = bool(torch.cpu.get_capabilities().get("amx_bf16"))
-MOST_ROWS = {torch.float32: 32, torch.bfloat16: 32 if HAS_TILES else 8}
+TORCH_HAS_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Otherwise, on processors before AVX-512, torch multiplies bfloat16 at a small part of the speed of float32."""
+MOST_ROWS = {torch.float32: 32, torch.bfloat16: (32 if HAS_TILES else 8) if TORCH_HAS_BFLOAT16 else 64}
 """Rows up to which `linear` is faster than torch's: beyond, arithmetic is what it waits for (docs/benchmarks)."""
-
 
 FOLDER = Path(__file__).parent
 _given: list[Path] = []
@@ -74,9 +75,16 @@ def serves(x: Tensor) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` where `serves(x)`, by whoever is faster for that many rows."""
     if x.numel() // x.shape[-1] > MOST_ROWS[x.dtype]:
-        return F.linear(x, weight, bias)
+        return linear_of_many(x, weight, bias)
     out: Tensor = torch.ops.archspec_rows.linear(x, weight, bias)
     return out
+
+
+def linear_of_many(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear`; in float32, from weights that are widened for the while, where torch is slow at the dtype."""
+    if x.dtype == torch.bfloat16 and not TORCH_HAS_BFLOAT16:
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+    return F.linear(x, weight, bias)
 
 
 def attend_row(

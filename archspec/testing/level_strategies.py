@@ -1,5 +1,7 @@
 """Hypothesis strategies for specs with two levels that the checker accepts."""
 
+from functools import cache
+
 from hypothesis import strategies as st
 
 from archspec.spec.levels import BlockLevel, LevelsSpec, Lookup, Take, TokenLevel, merged
@@ -9,9 +11,16 @@ from archspec.testing.strategies import VOCAB_SIZE, consistent, iterated_specs, 
 MAX_LENGTH = 8
 
 
+@cache
 def stacks(iterate: bool) -> st.SearchStrategy[ModelSpec]:
     """Specs of one stack; with `iterate`, also such that iterate, more often than a test has positions."""
     return specs(max_layers=4) | iterated_specs(max_layers=4, passes=24) if iterate else specs(max_layers=4)
+
+
+@cache
+def _takes() -> st.SearchStrategy[Take]:
+    prefix = st.builds(Take, kind=st.just("prefix"), door=st.just("context"), length=st.integers(1, 3))
+    return prefix | st.just(Take(kind="summation", door="context"))
 
 
 @st.composite
@@ -24,7 +33,6 @@ def level_specs(draw: st.DrawFn, iterate: bool = False) -> LevelsSpec:
     if recurs(blocks) or recurs(tokens):
         blocks, tokens = settled(blocks), settled(tokens)
     common = draw(st.booleans()) and consistent(merged(blocks.defaults, tokens.defaults))
-    prefix = st.builds(Take, kind=st.just("prefix"), door=st.just("context"), length=st.integers(1, 3))
     return LevelsSpec(
         name="generated",
         vocab_size=VOCAB_SIZE,
@@ -46,7 +54,7 @@ def level_specs(draw: st.DrawFn, iterate: bool = False) -> LevelsSpec:
         tokens=TokenLevel(
             num_layers=tokens.num_layers,
             hidden_size=tokens.hidden_size,
-            take=draw(prefix | st.just(Take(kind="summation", door="context"))),
+            take=draw(_takes()),
             embedding=Embedding(scale=tokens.embedding.scale, tied=tokens.embedding.tied),
             defaults=tokens.defaults,
             statements=tokens.statements,

@@ -1,6 +1,10 @@
-"""Hypothesis strategies for specs that the checker accepts."""
+"""Hypothesis strategies for specs that the checker accepts.
+
+Each is made once: Hypothesis looks through a new one before it draws from it, which takes longer than drawing.
+"""
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, get_args
 
 from hypothesis import strategies as st
@@ -49,6 +53,22 @@ class _Source:
     window: Window | None
 
 
+@lru_cache(maxsize=None, typed=True)
+def _one_of(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values)
+
+
+@cache
+def _between(least: int, most: int) -> st.SearchStrategy[int]:
+    return st.integers(least, most)
+
+
+@cache
+def _optional(strategy: st.SearchStrategy[Any], *others: Any) -> st.SearchStrategy[Any]:
+    return st.one_of(st.none(), strategy, *map(st.just, others))
+
+
+@cache
 def ropes() -> st.SearchStrategy[Rope]:
     """Every kind of rope; half of the dimensions or all, so that a head_dim of 4 still has a pair."""
     theta, percent = st.sampled_from((100.0, 10000.0)), st.sampled_from((50, 100))
@@ -67,6 +87,7 @@ def ropes() -> st.SearchStrategy[Rope]:
     )
 
 
+@cache
 def _scalings() -> st.SearchStrategy[Scaling]:
     """Contexts short enough for their wavelengths to show in a few tokens."""
     original = st.sampled_from((4, 64))
@@ -84,6 +105,7 @@ def _scalings() -> st.SearchStrategy[Scaling]:
     )
 
 
+@cache
 def norms() -> st.SearchStrategy[Norm]:
     """Norms with visible differences in eps; RMS norms also with a weight around zero.
 
@@ -95,6 +117,7 @@ def norms() -> st.SearchStrategy[Norm]:
     return rms | layernorm | st.builds(Norm, kind=st.sampled_from(("rms", "layernorm")), eps=eps, weight=st.just(False))
 
 
+@cache
 def head_norms() -> st.SearchStrategy[Norm]:
     """Norms of queries, keys and values: of each head or across them, with weights or without."""
     eps, spread = st.sampled_from((1e-3, 1e-1)), st.sampled_from(("alike", "across", "each"))
@@ -103,6 +126,7 @@ def head_norms() -> st.SearchStrategy[Norm]:
     return bare | rms | st.builds(Norm, kind=st.just("layernorm"), eps=eps, bias=st.booleans(), spread=spread)
 
 
+@cache
 def _header() -> st.SearchStrategy[Settings]:
     return st.builds(
         Settings,
@@ -124,34 +148,48 @@ def _header() -> st.SearchStrategy[Settings]:
     ).filter(consistent)
 
 
+@cache
 def ffns() -> st.SearchStrategy[Ffn | Moe]:
     """Every kind of ffn, and mixtures of experts."""
     return _dense() | moes()
 
 
+@cache
 def _dense() -> st.SearchStrategy[Ffn]:
     return st.builds(Ffn, kind=st.sampled_from(get_args(FfnKind)), hidden_size=st.sampled_from((8, 24)))
 
 
+@cache
+def _groups() -> st.SearchStrategy[Groups]:
+    return st.builds(Groups, chosen=st.integers(1, 2), total=st.just(2))
+
+
+@cache
+def _shared() -> st.SearchStrategy[SharedFfn]:
+    return st.builds(SharedFfn, ffn=_dense(), gated=st.booleans())
+
+
+@cache
 @st.composite
 def moes(draw: st.DrawFn) -> Moe:
     """Mixtures of experts with every kind of router."""
-    groups = draw(st.none() | st.builds(Groups, chosen=st.integers(1, 2), total=st.just(2)))
-    num_experts = draw(st.sampled_from((1, 2, 5, 6))) if groups is None else 4
+    groups = draw(_optional(_groups()))
+    num_experts = draw(_one_of(1, 2, 5, 6)) if groups is None else 4
     return Moe(
-        top=draw(st.integers(1, num_experts if groups is None else 2 * groups.chosen)),
+        top=draw(_between(1, num_experts if groups is None else 2 * groups.chosen)),
         num_experts=num_experts,
         expert=draw(_dense()),
-        shared=draw(st.none() | st.builds(SharedFfn, ffn=_dense(), gated=st.booleans())),
-        router=draw(st.sampled_from(("softmax", "sigmoid"))),
+        shared=draw(_optional(_shared())),
+        router=draw(_one_of("softmax", "sigmoid")),
         router_bias=draw(st.booleans()),
         selection_bias=draw(st.booleans()),
         renorm=draw(st.booleans()),
         groups=groups,
-        scale=draw(st.sampled_from((1.0, 2.5))),
+        scale=draw(_one_of(1.0, 2.5)),
     )
 
 
+@cache
 def _embeddings() -> st.SearchStrategy[Embedding]:
     return st.builds(
         Embedding,
@@ -162,10 +200,12 @@ def _embeddings() -> st.SearchStrategy[Embedding]:
     )
 
 
+@cache
 def _kv_heads() -> st.SearchStrategy[Heads]:
     return st.builds(Heads, count=st.integers(1, 3), head_dim=st.sampled_from((4, 8)))
 
 
+@cache
 def _windows() -> st.SearchStrategy[Window | None]:
     sized = st.builds(Window, size=st.integers(1, 9), sinks=st.sampled_from((0, 0, 1, 3)))
     return st.none() | sized
@@ -174,12 +214,12 @@ def _windows() -> st.SearchStrategy[Window | None]:
 @st.composite
 def specs(draw: st.DrawFn, max_layers: int = 6) -> ModelSpec:
     """Small valid specs: any mixture of owners, readers, projections, windows, sinks, recurrent and plain layers."""
-    num_layers = draw(st.integers(1, max_layers))
+    num_layers = draw(_between(1, max_layers))
     sources: list[_Source] = []
     statements: list[Statement] = []
     for number in range(1, num_layers + 1):
         statements.append(_layer(draw, number, sources))
-        if draw(st.integers(0, 4)) == 0:
+        if draw(_between(0, 4)) == 0:
             statements.append(_projection(draw, number, sources))
     return _model(draw, num_layers, statements)
 
@@ -220,12 +260,12 @@ def iterated_specs(draw: st.DrawFn, max_layers: int = 6, passes: int = 12) -> Mo
 
     After n passes exactly the first n positions are exact, so that `passes` bounds the lengths to compare.
     """
-    num_layers = draw(st.integers(2, max_layers))
+    num_layers = draw(_between(2, max_layers))
     sources: list[_Source] = []
     statements: list[Statement] = []
     for number in range(1, num_layers + 1):
         statements.append(_layer(draw, number, sources, owner=number == num_layers))
-        if draw(st.integers(0, 4)) == 0:
+        if draw(_between(0, 4)) == 0:
             statements.append(_projection(draw, number, sources))
     late = draw(st.sets(st.integers(1, num_layers - 1), min_size=1))
     for idx, statement in enumerate(statements):
@@ -253,13 +293,13 @@ def _model(draw: st.DrawFn, num_layers: int, statements: list[Statement]) -> Mod
     spec = ModelSpec(
         name="generated",
         num_layers=num_layers,
-        hidden_size=draw(st.sampled_from((16, 24))),
+        hidden_size=draw(_one_of(16, 24)),
         vocab_size=VOCAB_SIZE,
         embedding=draw(_embeddings()),
-        final_norm=draw(st.sampled_from((None, None, Norm(kind="none"), Norm(kind="layernorm", eps=1e-2)))),
+        final_norm=draw(_one_of(None, None, Norm(kind="none"), Norm(kind="layernorm", eps=1e-2))),
         head_bias=draw(st.booleans()),
-        logit_scale=draw(st.sampled_from((1.0, 0.25))),
-        final_softcap=draw(st.sampled_from((None, 3.0))),
+        logit_scale=draw(_one_of(1.0, 0.25)),
+        final_softcap=draw(_one_of(None, 3.0)),
         defaults=draw(_header()),
         statements=tuple(statements),
     )
@@ -284,16 +324,16 @@ def _layer(draw: st.DrawFn, number: int, sources: list[_Source], owner: bool = F
         heads=_query_heads(draw, kv_heads),
         kv_heads=kv_heads,
         window=window,
-        rope=draw(st.none() | ropes()),
-        diagonal=draw(st.sampled_from((None, None, None, False))),
-        v_norm=draw(st.sampled_from((None, None, Norm(kind="none"), Norm(kind="rms", eps=1e-2)))),
-        values_from_keys=draw(st.sampled_from((None, None, True, False))),
+        rope=draw(_optional(ropes())),
+        diagonal=draw(_one_of(None, None, None, False)),
+        v_norm=draw(_one_of(None, None, Norm(kind="none"), Norm(kind="rms", eps=1e-2))),
+        values_from_keys=draw(_one_of(None, None, True, False)),
     )
     return LayersStatement(ranges=ranges, mixer="attend", settings=settings)
 
 
 def _query_heads(draw: st.DrawFn, kv_heads: Heads) -> Heads:
-    return Heads(count=kv_heads.count * draw(st.integers(1, 3)), head_dim=kv_heads.head_dim)
+    return Heads(count=kv_heads.count * draw(_between(1, 3)), head_dim=kv_heads.head_dim)
 
 
 def _reader(draw: st.DrawFn, ranges: tuple[LayerRange, ...], source: _Source) -> LayersStatement:
@@ -302,8 +342,8 @@ def _reader(draw: st.DrawFn, ranges: tuple[LayerRange, ...], source: _Source) ->
     if source.window is not None:
         size, sinks = (window.size or 1, window.sinks) if window else (source.window.size or 1, source.window.sinks)
         window = Window(size=min(source.window.size or 1, size), sinks=min(source.window.sinks, sinks))
-    ffn = draw(st.none() | ffns() | st.just(Ffn(kind="none")))
-    sink_logits = draw(st.sampled_from((None, True, False)))
+    ffn = draw(_optional(ffns(), Ffn(kind="none")))
+    sink_logits = draw(_one_of(None, True, False))
     heads = _query_heads(draw, source.kv_heads)
     settings = Settings(heads=heads, window=window, ffn=ffn, sink_logits=sink_logits)
     return LayersStatement(ranges=ranges, mixer="cross-attend", source=source.ref, settings=settings)
@@ -311,21 +351,21 @@ def _reader(draw: st.DrawFn, ranges: tuple[LayerRange, ...], source: _Source) ->
 
 def _projection(draw: st.DrawFn, number: int, sources: list[_Source]) -> CacheStatement:
     """A projection of layer `number`'s output, named or not. It takes the place of the layer's own K/V for readers."""
-    name = draw(st.none() | st.just(f"c{number}"))
+    name = f"c{number}" if draw(st.booleans()) else None
     kv_heads, window = draw(_kv_heads()), draw(_windows())
     ref = CacheRef(name=name) if name else CacheRef(layer=number)
     sources[:] = [source for source in sources if source.ref.layer != number]
     sources.append(_Source(ref, number, kv_heads, window))
-    settings = Settings(kv_heads=kv_heads, window=window, norm=draw(st.none() | norms() | st.just(Norm(kind="none"))))
+    settings = Settings(kv_heads=kv_heads, window=window, norm=draw(_optional(norms(), Norm(kind="none"))))
     return CacheStatement(layer=number, name=name, settings=settings)
 
 
 @st.composite
 def contexts(draw: st.DrawFn, max_len: int = 24) -> tuple[int, int, tuple[int, ...]]:
     """Batch size, number of tokens, and a partition of a prompt that leaves at least one token to decode."""
-    batch, num_tokens = draw(st.integers(1, 2)), draw(st.integers(2, max_len))
-    prompt = draw(st.integers(1, num_tokens - 1))
+    batch, num_tokens = draw(_between(1, 2)), draw(_between(2, max_len))
+    prompt = draw(_between(1, num_tokens - 1))
     chunks: list[int] = []
     while sum(chunks) < prompt:
-        chunks.append(draw(st.integers(1, prompt - sum(chunks))))
+        chunks.append(draw(_between(1, prompt - sum(chunks))))
     return batch, num_tokens, tuple(chunks)

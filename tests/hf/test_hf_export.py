@@ -295,8 +295,9 @@ def test_what_is_no_parameter_travels_too(feature, tmp_path):
     own.save(tmp_path / "own")
     export(tmp_path / "own", tmp_path / "out")
     model, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), random_ids(2, 11)
-    assert torch.equal(model(ids).logits, own(ids))
-    assert torch.equal(archspec.load(tmp_path / "out", compile=False)(ids), own(ids))
+    # Libraries multiply in another order where weights begin at another place of a line of memory.
+    torch.testing.assert_close(model(ids).logits, own(ids), atol=1e-5, rtol=0)
+    torch.testing.assert_close(archspec.load(tmp_path / "out", compile=False)(ids), own(ids), atol=1e-5, rtol=0)
     assert torch.equal(model.generate(ids, max_new_tokens=9, do_sample=False), own.generate(ids, 9))
     mask = torch.ones_like(ids)
     mask[0, 7:] = 0

@@ -46,10 +46,10 @@ model m {
 }
 
 
-@pytest.fixture
-def graphs(monkeypatch):
-    """Compile without code generation; a second graph in one pass is an error, and all are counted."""
-    monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
+@pytest.fixture(params=["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def graphs(monkeypatch, request):
+    """Compile no more than graphs; a second one in one pass is an error, and all are counted."""
+    monkeypatch.setattr(compiling, "COMPILER", request.param)
     torch._dynamo.reset()
     counters.clear()
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -87,7 +87,7 @@ def test_one_graph_a_pass_for_every_position(name, graphs):
     assert graphs() == seen
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["prefix", pytest.param("summation", marks=pytest.mark.slow)])
 def test_one_more_for_chunks_that_end_in_a_block(name, graphs):
     compiled, eager = models(name)
     assert_alike(compiled, eager, random_ids(2, 40), [9, 2, 17, 7], context=64)
@@ -108,7 +108,7 @@ def test_one_graph_for_teacher_forcing(name, graphs):
     assert graphs() == seen
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["summation", pytest.param("prefix", marks=pytest.mark.slow)])
 def test_one_graph_for_training(name, graphs):
     compiled, eager = models(name)
     seen = 0
@@ -140,9 +140,10 @@ def test_one_graph_for_padded_rows(graphs):
     assert graphs() == seen
 
 
-def test_generated_code_agrees_with_eager():
+@pytest.mark.parametrize("name", ["summation", pytest.param("prefix", marks=pytest.mark.slow)])
+def test_generated_code_agrees_with_eager(name):
     torch._dynamo.reset()
-    compiled, eager = models("prefix")
+    compiled, eager = models(name)
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert_alike(compiled, eager, random_ids(2, 30), [17], context=40)
         assert_alike(compiled, eager, random_ids(2, 150), [140], context=150)

@@ -37,14 +37,14 @@ def random_ids(batch: int, num_tokens: int, vocab_size: int = 37):
     return torch.randint(0, vocab_size, (batch, num_tokens), generator=torch.Generator().manual_seed(0))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 @given(level_specs(), contexts(max_len=32))
 def test_every_path_gives_the_same_logits(spec, context):
     batch, num_tokens, chunks = context
     assert_level_oracle(sharp(spec, dtype="float64"), random_ids(batch, num_tokens), chunks, tolerance=TOLERANCE)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
 @given(level_specs(iterate=True), contexts())
 def test_levels_that_iterate(spec, context):
     batch, num_tokens, chunks = context

@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 """The float32 rounding of recurrent states grows with depth; errors of structure are larger by far."""
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs(), contexts())
 def test_every_path_gives_the_same_logits(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
     batch, num_tokens, chunks = context
@@ -26,7 +26,7 @@ def test_every_path_gives_the_same_logits(spec: ModelSpec, context: tuple[int, i
     assert_oracle(model, ids, chunks, tolerance=TOLERANCE)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(iterated_specs(passes=10), contexts(max_len=10))
 def test_iterated_specs_agree_with_exact(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
     """With as many passes as tokens the iterated plan is exact, and so every path agrees."""
@@ -37,7 +37,7 @@ def test_iterated_specs_agree_with_exact(spec: ModelSpec, context: tuple[int, in
     assert_oracle(model, ids, chunks, tolerance=TOLERANCE)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs().map(settled), contexts())
 def test_float32_agrees_to_rounding(spec: ModelSpec, context: tuple[int, int, tuple[int, ...]]) -> None:
     """Deep random stacks amplify rounding, so that the bound is loose; an error of structure is larger still."""

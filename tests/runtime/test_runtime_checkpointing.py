@@ -5,7 +5,7 @@ from pathlib import Path
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, tokens
+from hand_plans import sharp_model, slowly, tokens
 from torch._dynamo.utils import counters
 
 import archspec
@@ -73,7 +73,7 @@ def test_layers_run_again_and_only_with_gradient():
     assert len(calls) == before + 2 * len(model.layers)
 
 
-@pytest.mark.parametrize("name", ["mixed", pytest.param("late", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["shared", *slowly("mixed", "late")])
 def test_compiled_units_run_again_without_graphs_of_their_own(name, monkeypatch):
     monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
     torch._dynamo.reset()

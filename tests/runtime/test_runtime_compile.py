@@ -5,17 +5,17 @@ import copy
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, tokens
+from hand_plans import sharp_model, slowly, tokens
 from torch._dynamo.utils import counters
 
 import archspec
 from archspec.runtime import compiling
 
 
-@pytest.fixture
-def graphs(monkeypatch):
+@pytest.fixture(params=["eager", *slowly("aot_eager")])
+def graphs(monkeypatch, request):
     """Compile without code generation; a second graph of one kind of unit is an error, and all are counted."""
-    monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
+    monkeypatch.setattr(compiling, "COMPILER", request.param)
     torch._dynamo.reset()
     counters.clear()
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -41,7 +41,7 @@ def assert_decodes_alike(compiled, eager, ids, context, begin=0, atol=2e-4):
         torch.testing.assert_close(found, expected, atol=atol + 4 * rounding, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["shared", "mixed", "capped", "families", "late_twice"])
+@pytest.mark.parametrize("name", ["shared", "mixed", "families", *slowly("capped", "late_twice")])
 def test_one_graph_for_every_position(name, graphs):
     compiled, eager = models(name)
     assert_decodes_alike(compiled, eager, tokens(2, 70), context=70)
@@ -57,7 +57,7 @@ def test_one_graph_from_position_one(graphs):
     assert graphs() > 0
 
 
-@pytest.mark.parametrize("phase", ["decode", "forward", "loss"])
+@pytest.mark.parametrize("phase", ["decode", *slowly("forward", "loss")])
 def test_graphs_do_not_grow_with_depth(phase, graphs):
     counts = []
     for depth in (2, 7):
@@ -80,7 +80,7 @@ def test_graphs_do_not_grow_with_depth(phase, graphs):
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize("name", ["shared", "mixed", "sunk", "families", "late", "late_twice"])
+@pytest.mark.parametrize("name", ["shared", "families", *slowly("mixed", "sunk", "late", "late_twice")])
 def test_one_graph_for_every_prompt(name, graphs):
     compiled, eager = models(name)
     ids, seen = tokens(2, 260), 0
@@ -96,7 +96,7 @@ def test_one_graph_for_every_prompt(name, graphs):
     assert graphs() == seen
 
 
-@pytest.mark.parametrize("name", ["shared", "mixed", "sunk"])
+@pytest.mark.parametrize("name", ["mixed", *slowly("shared", "sunk")])
 def test_one_graph_for_every_chunk(name, graphs):
     compiled, eager = models(name)
     compiled.prefill_chunk, seen = 32, 0
@@ -120,6 +120,7 @@ def test_one_graph_for_teacher_forcing(graphs):
     assert graphs() == seen
 
 
+@pytest.mark.slow
 def test_passes_do_not_multiply_graphs(graphs):
     counts = []
     for forward in (2, 12):
@@ -131,8 +132,9 @@ def test_passes_do_not_multiply_graphs(graphs):
     assert counts[0] == counts[1] > 0
 
 
-def test_padding_has_graphs_of_its_own(graphs):
-    compiled, eager = models("mixed")
+@pytest.mark.parametrize("name", ["shared", *slowly("mixed")])
+def test_padding_has_graphs_of_its_own(name, graphs):
+    compiled, eager = models(name)
     seen = 0
     for length, context in ((5, 30), (40, 60), (3, 30)):
         for pads in ((0, 2), (1, 0), None):
@@ -160,7 +162,7 @@ def assert_trains_alike(compiled, eager):
     assert len(set(seen)) == 1
 
 
-@pytest.mark.parametrize("name", ["mixed", pytest.param("late", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mixed", *slowly("late")])
 def test_one_graph_for_training(name, graphs):
     assert_trains_alike(*models(name))
     assert graphs() > 0
@@ -208,5 +210,6 @@ def test_generated_code_of_iteration_and_sinks_agrees_with_eager(name, generated
     assert_generated_code_agrees(name, atol=1e-4)
 
 
-def test_generated_code_for_training_agrees_with_eager(generated):
-    assert_trains_alike(*models("retention"))
+@pytest.mark.parametrize("name", ["dense", *slowly("shared", "retention")])
+def test_generated_code_for_training_agrees_with_eager(name, generated):
+    assert_trains_alike(*models(name))

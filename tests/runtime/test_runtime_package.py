@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hand_plans import slowly
 
 import archspec
 from archspec.runtime import units
@@ -74,7 +75,7 @@ def written(model, folder: Path):
     return manifest
 
 
-@pytest.mark.parametrize("name", ["nano_llama", "nano_yoco", "nano_lckv", "nano_block"])
+@pytest.mark.parametrize("name", ["nano_yoco", "nano_block", *slowly("nano_llama", "nano_lckv")])
 def test_traced_units_serve_all_layers_and_sizes(name: str, traced_only, tmp_path: Path) -> None:
     spec = archspec.parse(NANO / f"{name}.arch")
     manifest = written(archspec.compile(spec), tmp_path)

@@ -5,7 +5,7 @@ import copy
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, tokens
+from hand_plans import sharp_model, slowly, tokens
 from test_runtime_cuda_graphs import LEVELS, PLANS
 
 import archspec
@@ -59,9 +59,7 @@ def test_tapes_are_the_steps(name):
     assert tapes.num_recorded + tapes.num_played == 36
 
 
-@pytest.mark.parametrize(
-    "name", ["shared", "mixed", "retention", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sunk", "late"))]
-)
+@pytest.mark.parametrize("name", ["mixed", "retention", *slowly("shared", "sunk", "late")])
 @torch.no_grad()
 def test_tapes_of_compiled_models_hold_their_graphs(name):
     model, plain = sharp_model(PLANS[name](), compile=True), sharp_model(PLANS[name]())

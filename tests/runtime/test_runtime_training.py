@@ -3,7 +3,7 @@
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, tokens
+from hand_plans import sharp_model, slowly, tokens
 from torch._dynamo.utils import counters
 
 from archspec.runtime import compiling
@@ -34,7 +34,7 @@ def step(model, ids):
     return loss.detach(), [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, *slowly(True)])
 def test_graphs_of_a_step_do_not_grow_with_depth(checkpointing, graphs):
     found = []
     for num_layers in (2, 6):
@@ -48,7 +48,7 @@ def test_graphs_of_a_step_do_not_grow_with_depth(checkpointing, graphs):
     assert found == [4, 4]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [True, *slowly(False)])
 def test_lengths_share_graphs(checkpointing, graphs):
     compiled, eager = (sharp_model(hand_plans.shared(), compile=compile) for compile in (True, False))
     if checkpointing:

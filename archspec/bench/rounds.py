@@ -50,7 +50,7 @@ class Method:
     peak_of: Callable[[Callable[[], object]], int | None]
     """Runs something, and gives the bytes that it allocated at its peak."""
     rounds: int = 5
-    patience: float = 20.0
+    patience: float = 15.0
     """Seconds after which no further round begins."""
 
     def warm_up(self, trial: Trial) -> None:

@@ -47,9 +47,16 @@ CPU = (
     Part(
         "Decoding beside transformers",
         (_DENSE,),
-        _grid("decode", (1, 8), (512, 4000), ("float32", "bfloat16")),
+        _grid("decode", (1, 8), (512, 4000)),
         peers=True,
         packages=True,
+        reference="llama_110m in transformers",
+    ),
+    Part(
+        "Decoding beside transformers in bfloat16",
+        (_DENSE,),
+        _grid("decode", (1, 8), (512, 4000), ("bfloat16",)),
+        peers=True,
         reference="llama_110m in transformers",
     ),
     Part(

@@ -16,12 +16,12 @@ from archspec.plan import Plan
 
 def prefill_peak(plan: Plan | LevelsPlan, batch: int, context: int, element: int, chunk: int | None = None) -> Peak:
     """A prefill of `context` tokens into an empty cache of that length, at most `chunk` tokens at a time."""
-    chunk = min(chunk or context, context)
     if isinstance(plan, Plan):
-        chunks = _chunks(context, chunk)
+        chunks = _chunks(context, min(chunk or context, context))
         return _highest([_chunk_peak(plan, batch, new, start, context, element) for new, start in chunks])
     blocks = plan.num_blocks(context)
-    chunks = _chunks(blocks, max(chunk // plan.block_length, 1))
+    whole = plan.whole_blocks(chunk) // plan.block_length if chunk else blocks
+    chunks = _chunks(blocks, min(whole, blocks))
     found = [_blocks_peak(plan, batch, new, start, blocks, element) for new, start in chunks]
     return _highest([*found, _start(plan, batch, element)])
 

@@ -111,6 +111,7 @@ def test_memory_commands_print_what_the_page_shows(tmp_path: Path) -> None:
     assert (tmp_path / "yoco_memory.svg").exists()
 
 
+@pytest.mark.long
 def test_readme_commands_run(tmp_path: Path) -> None:
     (tmp_path / "specs").symlink_to(ROOT / "specs")
     text = next(b.text for b in blocks("sh") if b.page.name == "README.md" and "archspec check" in b.text)

@@ -309,7 +309,7 @@ def _model(draw: st.DrawFn, num_layers: int, statements: list[Statement]) -> Mod
 def _layer(draw: st.DrawFn, number: int, sources: list[_Source], owner: bool = False) -> LayersStatement:
     """One layer; owners of K/V are appended to `sources`."""
     mixers = ["attend", "attend", *DECAYS, "ffn-only", *(["cross-attend"] * 4 if sources else [])]
-    mixer: Any = "attend" if owner else draw(st.sampled_from(mixers))
+    mixer: Any = "attend" if owner else draw(_one_of(*mixers))
     ranges = (LayerRange(first=number, last=number),)
     if mixer == "cross-attend":
         return _reader(draw, ranges, draw(st.sampled_from(sources)))

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from marks import slowly
 from test_levels_oracle import random_ids, sharp
-from torch._dynamo.utils import counters
 
 import archspec
-from archspec.runtime import compiling
 
 SPECS = {
     "prefix": """
@@ -46,15 +45,9 @@ model m {
 }
 
 
-@pytest.fixture(params=["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-def graphs(monkeypatch, request):
-    """Compile no more than graphs; a second one in one pass is an error, and all are counted."""
-    monkeypatch.setattr(compiling, "COMPILER", request.param)
-    torch._dynamo.reset()
-    counters.clear()
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        yield lambda: counters["stats"]["unique_graphs"]
-    assert not counters["graph_break"]
+@pytest.fixture(params=["eager", *slowly("aot_eager")])
+def compiler(request):
+    return request.param
 
 
 def models(name):
@@ -87,7 +80,7 @@ def test_one_graph_a_pass_for_every_position(name, graphs):
     assert graphs() == seen
 
 
-@pytest.mark.parametrize("name", ["prefix", pytest.param("summation", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["prefix", *slowly("summation")])
 def test_one_more_for_chunks_that_end_in_a_block(name, graphs):
     compiled, eager = models(name)
     assert_alike(compiled, eager, random_ids(2, 40), [9, 2, 17, 7], context=64)
@@ -108,7 +101,7 @@ def test_one_graph_for_teacher_forcing(name, graphs):
     assert graphs() == seen
 
 
-@pytest.mark.parametrize("name", ["summation", pytest.param("prefix", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["summation", *slowly("prefix")])
 def test_one_graph_for_training(name, graphs):
     compiled, eager = models(name)
     seen = 0
@@ -140,7 +133,7 @@ def test_one_graph_for_padded_rows(graphs):
     assert graphs() == seen
 
 
-@pytest.mark.parametrize("name", ["summation", pytest.param("prefix", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["summation", *slowly("prefix")])
 def test_generated_code_agrees_with_eager(name):
     torch._dynamo.reset()
     compiled, eager = models(name)

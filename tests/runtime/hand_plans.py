@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from archspec.plan import AttentionPlan, CacheSlot, IterationGroup, LayerPlan, Plan, RetentionPlan, StateSlot, Step
@@ -15,11 +14,6 @@ RMS = Norm(kind="rms", eps=1e-5)
 NONE = Norm(kind="none")
 WIDTH = 32
 VOCAB = 61
-
-
-def slowly(*values):
-    """Parameters for `make test-slow`: compilation that other parameters try too."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def slot(

@@ -5,7 +5,8 @@ from pathlib import Path
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, slowly, tokens
+from hand_plans import sharp_model, tokens
+from marks import slowly
 from torch._dynamo.utils import counters
 
 import archspec

@@ -5,22 +5,16 @@ import copy
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, slowly, tokens
+from hand_plans import sharp_model, tokens
+from marks import slowly
 from torch._dynamo.utils import counters
 
 import archspec
-from archspec.runtime import compiling
 
 
 @pytest.fixture(params=["eager", *slowly("aot_eager")])
-def graphs(monkeypatch, request):
-    """Compile without code generation; a second graph of one kind of unit is an error, and all are counted."""
-    monkeypatch.setattr(compiling, "COMPILER", request.param)
-    torch._dynamo.reset()
-    counters.clear()
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        yield lambda: counters["stats"]["unique_graphs"]
-    assert not counters["graph_break"]
+def compiler(request):
+    return request.param
 
 
 def models(name, **options):

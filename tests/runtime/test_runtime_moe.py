@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import archspec
-from archspec.runtime import compiling, feed_forward
+from archspec.runtime import feed_forward
 from archspec.runtime.feed_forward import FeedForward, MixtureOfExperts, best
 from archspec.runtime.grouped import (
     by_all,
@@ -329,17 +328,6 @@ def test_the_selection_bias_is_never_rounded_to_bfloat16(tmp_path):
     torch.testing.assert_close(loaded.layers[1].ffn.selection_bias, torch.full((8,), 1.001))
     assert loaded.to(torch.float16).layers[1].ffn.selection_bias[0] == torch.tensor(1.001)
     assert loaded(random_ids(1, 3)).isfinite().all()
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """Compile without code generation; a second graph in one phase is an error, and all are counted."""
-    monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
-    torch._dynamo.reset()
-    counters.clear()
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        yield lambda: counters["stats"]["unique_graphs"]
-    assert not counters["graph_break"]
 
 
 def both(seed=3):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hand_plans import slowly
+from marks import slowly
 
 import archspec
 from archspec.runtime import units

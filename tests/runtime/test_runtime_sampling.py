@@ -6,11 +6,9 @@ import hand_plans
 import pytest
 import torch
 from hand_plans import sharp_model, tokens
-from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import archspec
-from archspec.runtime import compiling
 from archspec.runtime.level_stacks import BlockStack
 from archspec.runtime.sampling import Chooser, Draw, choose, keep_top_k, keep_top_p, sample
 
@@ -126,16 +124,6 @@ def test_the_host_waits_for_tokens_only_if_there_is_an_end(name, monkeypatch):
 
     assert looks(4) == looks(13)
     assert looks(13, eos_token_id=255) > looks(4, eos_token_id=255)
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
-    torch._dynamo.reset()
-    counters.clear()
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        yield lambda: counters["stats"]["unique_graphs"]
-    assert not counters["graph_break"]
 
 
 def test_choices_are_part_of_the_compiled_step(graphs):

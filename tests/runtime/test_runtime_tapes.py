@@ -5,7 +5,8 @@ import copy
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, slowly, tokens
+from hand_plans import sharp_model, tokens
+from marks import slowly
 from test_runtime_cuda_graphs import LEVELS, PLANS
 
 import archspec

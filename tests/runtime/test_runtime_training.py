@@ -3,21 +3,8 @@
 import hand_plans
 import pytest
 import torch
-from hand_plans import sharp_model, slowly, tokens
-from torch._dynamo.utils import counters
-
-from archspec.runtime import compiling
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """Compile without code generation; a second graph of one kind of unit is an error, and all are counted."""
-    monkeypatch.setattr(compiling, "COMPILER", "aot_eager")
-    torch._dynamo.reset()
-    counters.clear()
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        yield lambda: counters["stats"]["unique_graphs"]
-    assert not counters["graph_break"]
+from hand_plans import sharp_model, tokens
+from marks import slowly
 
 
 def dense(num_layers):
